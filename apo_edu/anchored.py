@@ -1,0 +1,42 @@
+"""Anchored coordinates: the policy as a distribution over its own group of samples.
+
+    u_i = (l_i - l_ref,i) / tau_anc,     p_theta = softmax(u)          (arXiv 2512.22953, anchored logits)
+
+In these coordinates the anchor is the uniform distribution (u = 0), and the Fisher information over the group scales as
+1 / tau_anc^2: tau_anc is the radius of an implicit trust region, whatever alpha is.
+"""
+
+import torch
+from torch import Tensor
+
+from .checks import require_log_probs, require_positive
+
+
+def anchored_logits(logps: Tensor, ref_logps: Tensor, tau_anc: float | Tensor) -> Tensor:
+    """Anchored logits u_i = (l_i - l_ref,i) / tau_anc.
+
+    Args:
+        logps: [..., group] sequence log-probabilities under the policy being trained, in nats (or nats per token).
+        ref_logps: [..., group] the same under the anchor; a constant, so it is detached here.
+        tau_anc: anchor temperature > 0, in the unit of logps; small holds the policy close to the anchor.
+
+    Returns:
+        [..., group] logits, without unit; differentiable in logps.
+
+    Raises:
+        ValueError: tau_anc <= 0, a group of 1, shapes that do not broadcast, non-finite log-probabilities.
+    """
+    require_positive("tau_anc", tau_anc, remedy="The paper uses 0.5; smaller keeps the policy closer to its anchor.")
+    logps, ref_logps = require_log_probs(normalized=False, logps=logps, ref_logps=ref_logps)
+    if isinstance(tau_anc, Tensor):
+        tau_anc = tau_anc[..., None].to(logps.dtype)
+    return (logps - ref_logps.detach()) / tau_anc
+
+
+def anchored_log_policy(logps: Tensor, ref_logps: Tensor, tau_anc: float | Tensor) -> Tensor:
+    """Log of the anchored policy over the group: log p_theta = log_softmax(u). Arguments as for `anchored_logits`.
+
+    Returns:
+        [..., group] log-probabilities; uniform when the policy equals its anchor (u = 0).
+    """
+    return torch.log_softmax(anchored_logits(logps, ref_logps, tau_anc), dim=-1)

@@ -1,0 +1,197 @@
+"""What to read off a run: entropies, effective sample size, and a monitor for the paper's failure signatures."""
+
+import math
+import statistics
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .checks import require_finite, require_group, require_log_probs
+
+
+def normalized_entropy(log_p: Tensor) -> Tensor:
+    """Entropy as a fraction of its maximum: H(p) / log n, in [0, 1].
+
+    Args:
+        log_p: [..., n] normalised log-probabilities, n >= 2.
+
+    Returns:
+        [...]: 1 for the uniform distribution, 0 for a point mass; differentiable.
+    """
+    (log_p,) = require_log_probs(log_p=log_p)
+    return -(log_p.exp() * log_p).sum(-1) / math.log(log_p.shape[-1])
+
+
+def effective_sample_size(log_weights: Tensor) -> Tensor:
+    """Kish's effective sample size of n weighted samples: (sum w)^2 / sum w^2, in [1, n].
+
+    Args:
+        log_weights: [..., n] finite logarithms of the weights; any common factor cancels.
+
+    Returns:
+        [...]: n when all weights are equal, 1 when one sample carries everything.
+    """
+    require_group("log_weights", log_weights)
+    require_finite("log_weights", log_weights, kind="log-weights")
+    log_weights = log_weights.float() if log_weights.dtype in (torch.float16, torch.bfloat16) else log_weights
+    return torch.exp(2.0 * log_weights.logsumexp(-1) - (2.0 * log_weights).logsumexp(-1))
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One failure signature, seen at one step: what happened, in plain words, and what to do about it."""
+
+    signature: str
+    step: int
+    message: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"step {self.step}: {self.message} {self.remedy}"
+
+
+class FailureMonitor:
+    """Watches a stream of step metrics for the four failure signatures that arXiv 2512.22953 names.
+
+    | signature              | what is seen over `window` steps                                                       |
+    | ---------------------- | -------------------------------------------------------------------------------------- |
+    | `entropy_collapse`     | token entropy below half of what it was, and the reward did not rise                   |
+    | `stagnant_exploration` | reward flat and still improvable, entropy high, alpha within 5 % of its maximum        |
+    | `gradient_instability` | a gradient norm above `spike` times the median, or weights carried by one sample (ESS) |
+    | `extreme_ratios`       | |log q/p| above `max_log_ratio` nats                                                   |
+
+    The signatures are the paper's; the thresholds are ours. Each is reported once until it has cleared.
+
+    Args:
+        window: number of steps that are compared, >= 4.
+        alpha_max: the schedule's upper end; None reads it off the stream, and then a constant alpha is no finding.
+        spike: how many times the median gradient norm counts as a spike, > 1.
+        max_log_ratio: |log q/p| that counts as extreme, in nats.
+    """
+
+    def __init__(
+        self,
+        *,
+        window: int = 20,
+        alpha_max: float | None = None,
+        spike: float = 10.0,
+        max_log_ratio: float = 10.0,
+    ) -> None:
+        if window < 4:
+            raise ValueError(f"window is {window}; expected at least 4 steps. 20 suits runs of a hundred steps or more.")
+        if not spike > 1:
+            raise ValueError(f"spike is {spike}; expected > 1, a multiple of the median gradient norm, e.g. 10.")
+        self.window, self.alpha_max, self.spike, self.max_log_ratio = window, alpha_max, spike, max_log_ratio
+        self.findings: list[Finding] = []
+        self._history: deque[Mapping[str, float]] = deque(maxlen=window)
+        self._start_entropy: list[float] = []
+        self._active: set[str] = set()
+
+    def update(self, metrics: Mapping[str, float]) -> list[Finding]:
+        """Take one step's metrics (the keys of metrics.jsonl; absent ones are not judged); return what is new."""
+        self._history.append(metrics)
+        if len(self._start_entropy) < max(2, self.window // 4) and "token_entropy" in metrics:
+            self._start_entropy.append(float(metrics["token_entropy"]))
+        new = []
+        for signature, check in (
+            ("entropy_collapse", self._entropy_collapse),
+            ("stagnant_exploration", self._stagnant_exploration),
+            ("gradient_instability", self._gradient_instability),
+            ("extreme_ratios", self._extreme_ratios),
+        ):
+            seen = check()
+            if seen is None:
+                self._active.discard(signature)
+            elif signature not in self._active:
+                self._active.add(signature)
+                new.append(Finding(signature, int(metrics.get("step", -1)), *seen))
+        self.findings += new
+        return new
+
+    def _series(self, key: str) -> list[float]:
+        return [float(m[key]) for m in self._history if key in m and math.isfinite(m[key])]
+
+    def _full(self, *keys: str) -> bool:
+        return all(len(self._series(key)) == self.window for key in keys)
+
+    def _reward_gain(self) -> tuple[float, float]:
+        """Second half of the window minus the first, and the standard error of that difference."""
+        rewards = self._series("reward_mean")
+        half = len(rewards) // 2
+        first, second = rewards[:half], rewards[half:]
+        error = math.sqrt(statistics.variance(first) / len(first) + statistics.variance(second) / len(second))
+        return statistics.fmean(second) - statistics.fmean(first), error
+
+    def _entropy_collapse(self) -> tuple[str, str] | None:
+        if not self._full("token_entropy", "reward_mean"):
+            return None
+        start = statistics.fmean(self._start_entropy)
+        recent = self._series("token_entropy")
+        now = statistics.fmean(recent[-max(2, self.window // 4) :])
+        before = max(start, recent[0])
+        gain, error = self._reward_gain()
+        # A solved task also has low entropy: below 0.9 there is still something that the collapse may have lost.
+        solved = statistics.fmean(self._series("reward_mean")) > 0.9
+        if start <= 0 or now >= 0.5 * before or gain > 2 * error or solved:
+            return None
+        return (
+            f"Entropy collapse without reward gain: token entropy fell from {before:.3g} to {now:.3g} nats while the "
+            f"reward moved by {gain:+.3g} (standard error {error:.2g}) over {self.window} steps.",
+            "Raise alpha_min (below 0.3 the paper saw collapse), raise rho so that noise reads less as improvement, or "
+            "set a noise_guard of 2.",
+        )
+
+    def _stagnant_exploration(self) -> tuple[str, str] | None:
+        if not self._full("token_entropy", "reward_mean", "alpha"):
+            return None
+        alphas, rewards = self._series("alpha"), self._series("reward_mean")
+        top = self.alpha_max
+        if top is None or min(alphas) < 0.95 * top:
+            return None
+        gain, error = self._reward_gain()
+        entropy = statistics.fmean(self._series("token_entropy"))
+        high = entropy >= 0.8 * statistics.fmean(self._start_entropy)
+        # Saturated is not stagnant: a binary reward above 0.9 has little left to improve.
+        if gain > 2 * error or not high or statistics.fmean(rewards) > 0.9:
+            return None
+        return (
+            f"Stagnant reward with high entropy: alpha stayed at {min(alphas):.2f} or above (alpha_max {top:.2f}), the "
+            f"reward moved by {gain:+.3g} (standard error {error:.2g}) and the entropy is still {entropy:.3g} nats over "
+            f"{self.window} steps.",
+            "See whether the improvement gate p_t is held at 0: lower noise_guard or gain_scale, lower rho, read "
+            "another confidence_from, or lower alpha_max. If every reward in a group is equal, no alpha can help.",
+        )
+
+    def _gradient_instability(self) -> tuple[str, str] | None:
+        norms = self._series("grad_norm")
+        if len(norms) < max(4, self.window // 2):
+            return None
+        median = statistics.median(norms[:-1])
+        ess = self._series("ess")
+        if median > 0 and norms[-1] > self.spike * median:
+            return (
+                f"Gradient instability: the gradient norm is {norms[-1]:.3g}, {norms[-1] / median:.0f} times its median "
+                f"over {len(norms)} steps; the weights r^alpha are heavy-tailed.",
+                "Clip the gradient (max_grad_norm), lower lr, or raise tau_anc or beta_r so that q/p is less extreme.",
+            )
+        if self._full("ess") and statistics.fmean(ess) < 1.2:
+            return (
+                f"Gradient instability: the effective sample size of the weights is {statistics.fmean(ess):.2f} over "
+                f"{self.window} steps: one completion carries each group's gradient.",
+                "Raise beta_r, sample a larger group, or use schedule=ess, which holds the effective sample size.",
+            )
+        return None
+
+    def _extreme_ratios(self) -> tuple[str, str] | None:
+        ratios = self._series("log_ratio_max")
+        if not ratios or ratios[-1] <= self.max_log_ratio:
+            return None
+        return (
+            f"Extreme ratios: |log q/p| reached {ratios[-1]:.3g} nats (limit {self.max_log_ratio:g}): the policy gives "
+            "almost no probability to a completion that the target wants, or the other way round.",
+            "Raise beta_r (a softer target) or tau_anc (a softer anchored policy), lower lr, or take fewer updates per "
+            "batch of samples.",
+        )

@@ -1,0 +1,352 @@
+"""The group objectives: APO, ADPO, and the peers GRPO, Dr.GRPO, DAPO and GSPO, as pure functions of one batch.
+
+An objective is `objective(batch, *, alpha, ...) -> (loss, stats)`. A bandit is the case tokens = 1, so notebooks and the
+1.7B trainer call the same functions. `coefficients` turns any of them into one weight per token, which is all that a
+trainer needs to know.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .anchored import anchored_logits
+from .checks import require_choice, require_finite, require_positive
+from .diagnostics import effective_sample_size
+from .divergences import alpha_divergence, tilted_log_weights
+from .targets import boltzmann_log_target, group_advantages
+
+Stats = dict[str, Tensor]
+Objective = Callable[..., tuple[Tensor, Stats]]
+
+# The logit of a completion left out of its group: exp(-1e4) is 0 in every dtype, and, being finite, breaks no gradient.
+LEFT_OUT = -1e4
+
+
+@dataclass(frozen=True)
+class GroupBatch:
+    """One optimiser step's completions, grouped by prompt.
+
+    logps: [prompts, group, tokens] log-probabilities of the sampled tokens under the policy being trained, nats.
+    old_logps: [prompts, group, tokens] the same under the policy that sampled them; a constant.
+    mask: [prompts, group, tokens] 1 on the tokens of the completion (its end-of-sequence token too), 0 on padding.
+    rewards: [prompts, group] one finite reward per completion.
+    ref_logps: [prompts, group, tokens] the same under the anchor of `apo` and `adpo`; None, the paper's choice, anchors
+        at old_logps.
+    valid: [prompts, group] booleans; False leaves a completion out of its group altogether: of its baseline, its
+        softmax and its loss. None keeps all.
+
+    Raises:
+        ValueError: wrong shapes, a group of 1, or a non-finite log-probability (on the mask) or reward, with its index.
+    """
+
+    logps: Tensor
+    old_logps: Tensor
+    mask: Tensor
+    rewards: Tensor
+    ref_logps: Tensor | None = None
+    valid: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        shape = tuple(self.logps.shape)
+        if len(shape) != 3:
+            raise ValueError(
+                f"logps has shape {shape}; expected [prompts, group, tokens]. Reshape it first, e.g. "
+                "logps.view(num_prompts, group_size, -1); a bandit has tokens = 1."
+            )
+        if shape[1] < 2:
+            raise ValueError(
+                f"logps has shape {shape}, a group of size {shape[1]}; expected [prompts, group, tokens] with a group "
+                "of at least 2. Sample more completions per prompt."
+            )
+        expected = {"old_logps": shape, "mask": shape, "rewards": shape[:2], "ref_logps": shape, "valid": shape[:2]}
+        for name, want in expected.items():
+            value = getattr(self, name)
+            if value is not None and tuple(value.shape) != want:
+                raise ValueError(
+                    f"{name} has shape {tuple(value.shape)}; expected {want}, because logps has shape {shape} = "
+                    "[prompts, group, tokens]."
+                )
+        on = self.mask.bool()
+        for name in ("logps", "old_logps", "ref_logps"):
+            value = getattr(self, name)
+            if value is None:
+                continue
+            if not value.is_floating_point():
+                raise ValueError(f"{name} has dtype {value.dtype}; expected a floating dtype. Use .float().")
+            require_finite(name, value.masked_fill(~on, 0.0), kind="log-probabilities on the mask")
+        require_finite("rewards", self.rewards, kind="rewards")
+
+    @property
+    def anchor_logps(self) -> Tensor:
+        """[prompts, group, tokens] what `apo` and `adpo` are anchored at."""
+        return self.old_logps if self.ref_logps is None else self.ref_logps
+
+
+def sequence_logps(logps: Tensor, mask: Tensor, logp_reduction: str) -> Tensor:
+    """Log-probability of each completion: "sum" over its tokens, or "mean" per token (length-normalised).
+
+    [prompts, group, tokens] -> [prompts, group]. "mean" is what the paper's author trains with; a completion without
+    any token gets 0. Values off the mask, NaN included, do not count. Half precision is summed in float32.
+    """
+    require_choice("logp_reduction", logp_reduction, ("mean", "sum"))
+    on = mask.bool()
+    values = logps.float() if logps.dtype in (torch.float16, torch.bfloat16) else logps
+    total = values.masked_fill(~on, 0.0).sum(-1)
+    return total / on.sum(-1).clamp(min=1) if logp_reduction == "mean" else total
+
+
+def group_distributions(
+    batch: GroupBatch,
+    *,
+    tau_anc: float | Tensor,
+    beta_r: float | Tensor,
+    logp_reduction: str = "mean",
+    scale: str = "none",
+) -> tuple[Tensor, Tensor]:
+    """The two distributions that APO compares: (log_q, log_p), each [prompts, group].
+
+        q = softmax(A / beta_r),    p_theta = softmax((l - l_ref) / tau_anc)         (arXiv 2512.22953)
+
+    log_q is a constant; log_p carries the gradient. A completion that is not `valid` gets probability 0 in both.
+    """
+    advantages = group_advantages(batch.rewards, scale=scale, valid=batch.valid)
+    u = anchored_logits(
+        sequence_logps(batch.logps, batch.mask, logp_reduction),
+        sequence_logps(batch.anchor_logps, batch.mask, logp_reduction),
+        tau_anc,
+    )
+    advantages = advantages.to(u.dtype)
+    if batch.valid is None:
+        return boltzmann_log_target(advantages, beta_r), torch.log_softmax(u, dim=-1)
+    left_out = ~batch.valid.bool()
+    require_positive("beta_r", beta_r, remedy="The paper uses 0.3; larger makes the target more even.")
+    scores = advantages / (beta_r[..., None] if isinstance(beta_r, Tensor) else beta_r)
+    log_q = torch.log_softmax(scores.masked_fill(left_out, LEFT_OUT), dim=-1)
+    return log_q, torch.log_softmax(u.masked_fill(left_out, LEFT_OUT), dim=-1)
+
+
+def apo(
+    batch: GroupBatch,
+    *,
+    alpha: float | Tensor,
+    tau_anc: float | Tensor,
+    beta_r: float | Tensor,
+    logp_reduction: str = "mean",
+    scale: str = "none",
+) -> tuple[Tensor, Stats]:
+    """alpha-divergence preference optimisation (arXiv 2512.22953).
+
+        L = mean over prompts of D_alpha(q || p_theta)
+
+    On policy, at the first update, u = 0 and p_theta is uniform. The gradient there is centred and not zero: it is
+    REINFORCE with the advantage (mean q^alpha - q_i^alpha) / alpha, up to a constant. For binary rewards q takes two
+    values, so that gradient points the same way for every alpha, and the same way as GRPO's (on completions of equal
+    length): alpha is then only a step size. For graded rewards it is not. (tests/test_objectives.py shows all three.)
+
+    Args:
+        batch: the completions; anchored at `batch.anchor_logps`.
+        alpha: order of the divergence, a number or a tensor [prompts]; the paper schedules it between 0.35 and 0.9.
+        tau_anc: anchor temperature > 0, in the unit of the reduced log-probability.
+        beta_r: reward temperature > 0, in the unit of the (scaled) reward.
+        logp_reduction: "mean" (per token) or "sum", see `sequence_logps`.
+        scale: of the advantages, see `group_advantages`; "none" is the paper's mean-only advantage.
+
+    Returns:
+        (loss, stats): a scalar, differentiable in batch.logps; detached scalars for the log.
+
+    Raises:
+        ValueError: as for `group_advantages`, `anchored_logits` and `boltzmann_log_target`.
+    """
+    log_q, log_p = group_distributions(
+        batch, tau_anc=tau_anc, beta_r=beta_r, logp_reduction=logp_reduction, scale=scale
+    )
+    loss = alpha_divergence(log_q, log_p, alpha).mean()
+    return loss, _anchored_stats(batch, log_q, log_p.detach(), alpha)
+
+
+def adpo(
+    batch: GroupBatch,
+    *,
+    alpha: float | Tensor | None = None,
+    tau_anc: float | Tensor,
+    beta_r: float | Tensor,
+    logp_reduction: str = "mean",
+    scale: str = "none",
+) -> tuple[Tensor, Stats]:
+    """ADPO-softmax: the anchored cross-entropy, mean over prompts of -sum_i q_i log p_theta,i.
+
+    It is APO at alpha = 1 plus the entropy of q, a constant. `alpha` is accepted, so that every objective is called
+    alike, and unused. Other arguments as for `apo`.
+    """
+    log_q, log_p = group_distributions(
+        batch, tau_anc=tau_anc, beta_r=beta_r, logp_reduction=logp_reduction, scale=scale
+    )
+    loss = -(log_q.exp() * log_p).sum(-1).mean()
+    return loss, _anchored_stats(batch, log_q, log_p.detach(), 1.0)
+
+
+def grpo(
+    batch: GroupBatch, *, alpha: float | Tensor | None = None, epsilon: float = 0.2
+) -> tuple[Tensor, Stats]:
+    """GRPO: the clipped token surrogate, averaged over the tokens of a completion, then over completions.
+
+        L = -mean_i 1/|o_i| sum_t min(rho_it A_i, clip(rho_it, 1 - epsilon, 1 + epsilon) A_i),  rho = pi / pi_old
+
+    with A = (r - mean) / (std + 1e-4), std unbiased, and no KL term. Source: arXiv 2402.03300; equals TRL's
+    loss_type="grpo" with beta = 0. `alpha` is accepted and unused.
+    """
+    surrogate, on, stats = _clipped_surrogate(batch, epsilon, epsilon, scale="group")
+    return _mean_over_completions((surrogate * on).sum(-1) / on.sum(-1).clamp(min=1), batch), stats
+
+
+def dr_grpo(
+    batch: GroupBatch,
+    *,
+    alpha: float | Tensor | None = None,
+    epsilon: float = 0.2,
+    max_tokens: int,
+    scale: str = "group",
+) -> tuple[Tensor, Stats]:
+    """Dr.GRPO: GRPO divided by a constant length, so that long wrong answers are not favoured.
+
+        L = -mean_i 1/max_tokens sum_t min(rho_it A_i, clip(rho_it, 1 - epsilon, 1 + epsilon) A_i)
+
+    The published method (arXiv 2503.20783) also drops the division by the standard deviation: that is scale="none", and
+    what the trainer and the bandit run. The default, "group", equals TRL's loss_type="dr_grpo" on TRL's own advantages,
+    so that the losses can be compared one change at a time. `alpha` is accepted and unused.
+
+    Args:
+        max_tokens: the longest completion allowed, in tokens; > 0.
+    """
+    require_positive("max_tokens", max_tokens, remedy="Pass the limit that completions were sampled with.")
+    surrogate, on, stats = _clipped_surrogate(batch, epsilon, epsilon, scale=scale)
+    return _mean_over_completions((surrogate * on).sum(-1) / max_tokens, batch), stats
+
+
+def dapo(
+    batch: GroupBatch,
+    *,
+    alpha: float | Tensor | None = None,
+    epsilon_low: float = 0.2,
+    epsilon_high: float = 0.28,
+) -> tuple[Tensor, Stats]:
+    """DAPO's loss: clip-higher, averaged over all tokens of the step.
+
+        L = -1/(sum_i |o_i|) sum_i sum_t min(rho_it A_i, clip(rho_it, 1 - epsilon_low, 1 + epsilon_high) A_i)
+
+    Source: arXiv 2503.14476 (its dynamic sampling and overlong shaping are not part of the loss); equals TRL's
+    loss_type="dapo". `alpha` is accepted and unused.
+    """
+    surrogate, on, stats = _clipped_surrogate(batch, epsilon_low, epsilon_high, scale="group")
+    return (surrogate * on).sum() / on.sum().clamp(min=1), stats
+
+
+def gspo(
+    batch: GroupBatch,
+    *,
+    alpha: float | Tensor | None = None,
+    epsilon_low: float = 3e-4,
+    epsilon_high: float = 4e-4,
+) -> tuple[Tensor, Stats]:
+    """GSPO: GRPO with one ratio per sequence, the geometric mean of its token ratios.
+
+        L = -mean_i min(s_i A_i, clip(s_i, 1 - epsilon_low, 1 + epsilon_high) A_i),  s_i = exp(mean_t log rho_it)
+
+    Source: arXiv 2507.18071; equals TRL's importance_sampling_level="sequence" with loss_type="grpo". On the first,
+    on-policy update s = 1 and its gradient is GRPO's. `alpha` is accepted and unused.
+    """
+    surrogate, on, stats = _clipped_surrogate(batch, epsilon_low, epsilon_high, scale="group", sequence_level=True)
+    return _mean_over_completions((surrogate * on).sum(-1) / on.sum(-1).clamp(min=1), batch), stats
+
+
+OBJECTIVES: dict[str, Objective] = {
+    "apo": apo,
+    "adpo": adpo,
+    "grpo": grpo,
+    "dr_grpo": dr_grpo,
+    "dapo": dapo,
+    "gspo": gspo,
+}
+
+
+def coefficients(objective: Objective, batch: GroupBatch, **kwargs: Any) -> tuple[Tensor, Tensor, Stats]:
+    """The gradient of an objective as one weight per token: c = dL/dlogps.
+
+        grad_theta L = sum_i sum_t c_it grad_theta log pi_theta(token_it)
+
+    An objective ties a group together, but by the chain rule its gradient is this weighted sum. So a trainer takes c
+    once, over whole groups and the whole step, and pushes sum(c * logps(theta)) through the model in micro-batches of
+    any size, on any number of processes. The gradient is exact, and the trainer need not know which objective it runs.
+
+    Args:
+        objective: any function of this module, or one of your own with the same signature.
+        batch: all completions of the optimiser step; `batch.logps` need no graph.
+        kwargs: passed to the objective.
+
+    Returns:
+        (coef, loss, stats): coef [prompts, group, tokens], exactly 0 off the mask; the loss, detached; the stats.
+    """
+    with torch.enable_grad():
+        leaf = batch.logps.detach().requires_grad_()
+        loss, stats = objective(dataclasses.replace(batch, logps=leaf), **kwargs)
+        (coef,) = torch.autograd.grad(loss, leaf)
+    return coef, loss.detach(), stats
+
+
+def _clipped_surrogate(
+    batch: GroupBatch, epsilon_low: float, epsilon_high: float, *, scale: str, sequence_level: bool = False
+) -> tuple[Tensor, Tensor, Stats]:
+    """Per-token -min(rho A, clip(rho) A), the mask it counts on, and the statistics. All [prompts, group, tokens]."""
+    require_positive("epsilon_low", epsilon_low, remedy="PPO-style clipping uses 0.2, GSPO 3e-4.")
+    require_positive("epsilon_high", epsilon_high, remedy="PPO-style clipping uses 0.2, DAPO 0.28, GSPO 4e-4.")
+    on = batch.mask.bool()
+    if batch.valid is not None:
+        on = on & batch.valid.bool()[..., None]
+    log_ratio = (batch.logps - batch.old_logps.detach()).masked_fill(~on, 0.0)
+    if log_ratio.dtype in (torch.float16, torch.bfloat16):
+        log_ratio = log_ratio.float()
+    if sequence_level:
+        log_ratio = (log_ratio.sum(-1, keepdim=True) / on.sum(-1, keepdim=True).clamp(min=1)).expand(on.shape)
+    advantages = group_advantages(batch.rewards, scale=scale, valid=batch.valid).to(log_ratio.dtype)[..., None]
+    ratio = log_ratio.exp()
+    clipped = ratio.clamp(1.0 - epsilon_low, 1.0 + epsilon_high)
+    surrogate = -torch.minimum(ratio * advantages, clipped * advantages)
+    with torch.no_grad():
+        too_low = (ratio < 1.0 - epsilon_low) & (advantages < 0)
+        too_high = (ratio > 1.0 + epsilon_high) & (advantages > 0)
+        stats = {"clip_fraction": _masked_mean((too_low | too_high).to(ratio.dtype), on), "kl_old": kl_old(batch)}
+    return surrogate, on.to(ratio.dtype), stats
+
+
+def kl_old(batch: GroupBatch) -> Tensor:
+    """Estimate of KL(pi_old || pi_theta) per token, in nats: mean of rho - 1 - log rho >= 0 over sampled tokens."""
+    log_ratio = (batch.logps - batch.old_logps).detach().float().masked_fill(~batch.mask.bool(), 0.0)
+    return _masked_mean(torch.expm1(log_ratio) - log_ratio, batch.mask.bool())
+
+
+def _anchored_stats(batch: GroupBatch, log_q: Tensor, log_p: Tensor, alpha: float | Tensor) -> Stats:
+    with torch.no_grad():
+        log_ratio = log_q - log_p
+        if batch.valid is not None:
+            log_ratio = log_ratio.masked_fill(~batch.valid.bool(), 0.0)
+        return {
+            "clip_fraction": torch.zeros((), device=log_q.device),  # nothing is clipped: the anchor holds the policy
+            "kl_old": kl_old(batch),
+            "ess": effective_sample_size(tilted_log_weights(log_q, log_p, alpha)).mean(),
+            "log_ratio_max": log_ratio.abs().max(),
+        }
+
+
+def _masked_mean(values: Tensor, on: Tensor) -> Tensor:
+    return (values * on).sum() / on.sum().clamp(min=1)
+
+
+def _mean_over_completions(values: Tensor, batch: GroupBatch) -> Tensor:
+    """Mean of [prompts, group] over the completions that count."""
+    if batch.valid is None:
+        return values.mean()
+    return _masked_mean(values, batch.valid.bool())

@@ -1,0 +1,315 @@
+"""Schedules of alpha: fixed, linear, the paper's reward-and-confidence guard, and effective sample size.
+
+A schedule has `alpha`, `update(signals) -> alpha` (once per optimiser step), `state_dict` and `load_state_dict`. Signals
+may be numbers, or tensors [runs] for many independent runs at once; then alpha is a tensor [runs] too.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .checks import require_choice
+from .diagnostics import effective_sample_size, normalized_entropy
+from .divergences import tilted_log_weights
+from .objectives import GroupBatch, group_distributions, sequence_logps
+
+CONFIDENCE_SOURCES = ("candidates", "tokens", "anchored", "target")
+
+
+@dataclass(frozen=True)
+class Signals:
+    """What a schedule may look at; equal on every process.
+
+    reward: mean reward of the step.  reward_se: its standard error.  confidence: c_t in [0, 1].
+    log_q, log_p: [prompts, group] target and anchored policy (only EssAlpha reads them), or [runs, prompts, group].
+    """
+
+    reward: float | Tensor
+    reward_se: float | Tensor = 0.0
+    confidence: float | Tensor = 0.0
+    log_q: Tensor | None = None
+    log_p: Tensor | None = None
+
+
+@torch.no_grad()
+def group_signals(
+    batch: GroupBatch,
+    *,
+    tau_anc: float | Tensor,
+    beta_r: float | Tensor,
+    logp_reduction: str = "mean",
+    scale: str = "none",
+    confidence_from: str = "candidates",
+    token_entropy: float | Tensor | None = None,
+    num_runs: int | None = None,
+) -> Signals:
+    """Read a schedule's signals off a batch: one function for the bandit and for the trainer.
+
+    The paper's confidence is one minus the normalised entropy "of the candidate set". Which distribution that is decides
+    what the schedule does, so it is named (the names and the default are ours; notebook 05 shows the effect):
+
+    * "candidates": softmax of the sequence log-probabilities over the group, the policy restricted to its candidates.
+    * "tokens": the policy's own choice at each token, averaged; pass it as `token_entropy`, normalised to [0, 1]. In a
+      bandit this is the entropy of the arms.
+    * "anchored": p_theta over the group. On policy this is uniform, so c_t = 0 and alpha never leaves alpha_max.
+    * "target": q over the group: how decisive the rewards are, not how sure the policy is.
+
+    The standard error is taken over prompts, since completions of one prompt share its difficulty; with a single prompt,
+    over its completions.
+
+    Args:
+        batch: the step's completions over all processes.
+        tau_anc, beta_r, logp_reduction, scale: as for `apo`.
+        confidence_from: one of the names above.
+        token_entropy: mean normalised token entropy, a number or [runs]; only for "tokens".
+        num_runs: reads the prompts as [runs, prompts per run] and returns tensors [runs]; None is one run, in floats.
+    """
+    require_choice("confidence_from", confidence_from, CONFIDENCE_SOURCES)
+    runs = 1 if num_runs is None else num_runs
+    prompts, group = batch.rewards.shape
+    if prompts % runs:
+        raise ValueError(f"num_runs is {runs} for {prompts} prompts; expected a divisor. Give every run as many prompts.")
+    log_q, log_p = group_distributions(
+        batch, tau_anc=tau_anc, beta_r=beta_r, logp_reduction=logp_reduction, scale=scale
+    )
+    if confidence_from == "tokens":
+        if token_entropy is None:
+            raise ValueError("token_entropy is None; expected the normalised token entropy for confidence_from='tokens'.")
+        entropy = torch.as_tensor(token_entropy, dtype=torch.float64).expand(runs)
+    elif confidence_from == "anchored":
+        entropy = normalized_entropy(log_p).view(runs, -1).mean(-1)
+    elif confidence_from == "target":
+        entropy = normalized_entropy(log_q).view(runs, -1).mean(-1)
+    else:
+        entropy = candidate_entropy(batch, logp_reduction=logp_reduction).view(runs, -1).mean(-1)
+
+    rewards = batch.rewards.double() if batch.rewards.device.type != "mps" else batch.rewards.float()
+    per_prompt = rewards.mean(-1).view(runs, -1)
+    samples = per_prompt if per_prompt.shape[-1] > 1 else rewards.view(runs, -1)
+    signals = Signals(
+        reward=per_prompt.mean(-1),
+        reward_se=samples.std(-1) / samples.shape[-1] ** 0.5,
+        confidence=(1.0 - entropy.to(rewards.dtype)).clamp(0.0, 1.0),
+        log_q=log_q.view(runs, -1, group),
+        log_p=log_p.view(runs, -1, group),
+    )
+    if num_runs is not None:
+        return signals
+    assert isinstance(signals.reward, Tensor)
+    assert isinstance(signals.reward_se, Tensor)
+    assert isinstance(signals.confidence, Tensor)
+    return Signals(
+        signals.reward.item(), signals.reward_se.item(), signals.confidence.item(), log_q=log_q, log_p=log_p
+    )
+
+
+def candidate_entropy(batch: GroupBatch, *, logp_reduction: str = "mean") -> Tensor:
+    """Normalised entropy of the policy restricted to its sampled candidates, softmax(l) over the group: [prompts]."""
+    logps = sequence_logps(batch.logps.detach(), batch.mask, logp_reduction)
+    return normalized_entropy(torch.log_softmax(logps, dim=-1))
+
+
+class FixedAlpha:
+    """alpha_t = alpha. The paper's fixed variant uses 0.6."""
+
+    def __init__(self, alpha: float = 0.6) -> None:
+        _require_number("alpha", alpha)
+        self.alpha: Any = float(alpha)
+
+    def update(self, signals: Signals) -> Any:
+        """Return alpha; the signals are not looked at."""
+        return self.alpha
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"alpha": self.alpha}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        _require_state(self, state)
+        self.alpha = state["alpha"]
+
+
+class LinearAlpha:
+    """alpha_t = alpha_start + (alpha_end - alpha_start) min(1, t / num_steps), t = 0, 1, ...; then alpha_end for good.
+
+    Args:
+        alpha_start, alpha_end: the ends, by default the paper's 0.9 and 0.35.
+        num_steps: length in optimiser steps, >= 1.
+    """
+
+    def __init__(self, alpha_start: float = 0.9, alpha_end: float = 0.35, *, num_steps: int) -> None:
+        _require_number("alpha_start", alpha_start)
+        _require_number("alpha_end", alpha_end)
+        if num_steps < 1:
+            raise ValueError(f"num_steps is {num_steps}; expected at least 1, the number of optimiser steps to the end.")
+        self.alpha_start, self.alpha_end, self.num_steps = float(alpha_start), float(alpha_end), int(num_steps)
+        self.alpha: Any = self.alpha_start
+        self.step = 0
+
+    def update(self, signals: Signals) -> Any:
+        """Return the alpha of this step and move on; the signals are not looked at."""
+        fraction = min(1.0, self.step / self.num_steps)
+        self.alpha = self.alpha_start + (self.alpha_end - self.alpha_start) * fraction
+        self.step += 1
+        return self.alpha
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"alpha": self.alpha, "step": self.step}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        _require_state(self, state)
+        self.alpha, self.step = state["alpha"], state["step"]
+
+
+class GuardedAlpha:
+    """The reward-and-confidence guard: seek modes only while the policy is confident AND improving.
+
+        alpha_t = alpha_max - (alpha_max - alpha_min) c_t p_t
+        p_t     = tanh(max(0, R_t - EMA_{t-1} - noise_guard se_t) / gain_scale)
+        EMA_t   = rho EMA_{t-1} + (1 - rho) R_t,   EMA_0 = R_1, so that the first step shows no improvement
+
+    Source: arXiv 2512.22953 for the product of gates, the EMA and the positive part; the tanh and the noise guard are
+    ours. E[max(0, noise)] > 0, so with noise_guard = 0, the paper's gate, pure reward noise of 0.07 reads as a mean
+    improvement of 0.23; with 2 standard errors, of less than 0.02 (tests/test_schedules.py).
+
+    Args:
+        alpha_max, alpha_min: the range of alpha; alpha_min <= alpha_max. The paper: 0.9 and 0.35; below 0.3 it saw
+            entropy collapse.
+        rho: decay of the reward's moving average, in [0, 1).
+        gain_scale: the gain at which the gate is about 3/4 open, in the unit of the reward, > 0.
+        noise_guard: standard errors of the mean reward that a gain must exceed to count, >= 0.
+
+    Attributes after `update`: `improvement` (p_t) and `confidence` (c_t), for the log.
+    """
+
+    def __init__(
+        self,
+        alpha_max: float = 0.9,
+        alpha_min: float = 0.35,
+        rho: float = 0.9,
+        gain_scale: float = 0.1,
+        noise_guard: float = 0.0,
+    ) -> None:
+        _require_range(alpha_max, alpha_min)
+        if not 0.0 <= rho < 1.0:
+            raise ValueError(f"rho is {rho}; expected 0 <= rho < 1, the decay of the reward's moving average, e.g. 0.9.")
+        _require_number("gain_scale", gain_scale)
+        _require_number("noise_guard", noise_guard)
+        if gain_scale <= 0:
+            raise ValueError(f"gain_scale is {gain_scale}; expected > 0, in the unit of the reward, e.g. 0.1.")
+        if noise_guard < 0:
+            raise ValueError(f"noise_guard is {noise_guard}; expected >= 0 standard errors. 0 is the paper's gate.")
+        self.alpha_max, self.alpha_min, self.rho = float(alpha_max), float(alpha_min), float(rho)
+        self.gain_scale, self.noise_guard = float(gain_scale), float(noise_guard)
+        self.alpha: Any = self.alpha_max
+        self.improvement: Any = 0.0
+        self.confidence: Any = 0.0
+        self.reward_ema: Any = None  # None until the first update
+
+    def update(self, signals: Signals) -> Any:
+        """Take one step's signals; return the alpha of that step, a float or a tensor [runs]."""
+        reward = _signal("reward", signals.reward)
+        margin = self.noise_guard * _signal("reward_se", signals.reward_se)
+        confidence = _signal("confidence", signals.confidence)
+        if bool(((confidence < 0) | (confidence > 1)).any()):
+            raise ValueError(f"confidence is {signals.confidence}; expected [0, 1]: 1 minus a normalised entropy.")
+        last = reward if self.reward_ema is None else torch.as_tensor(self.reward_ema, dtype=torch.float64)
+        improvement = torch.tanh((reward - last - margin).clamp(min=0.0) / self.gain_scale)
+        alpha = self.alpha_max - (self.alpha_max - self.alpha_min) * confidence * improvement
+        self.reward_ema = _plain(self.rho * last + (1.0 - self.rho) * reward)
+        self.improvement, self.confidence, self.alpha = _plain(improvement), _plain(confidence), _plain(alpha)
+        return self.alpha
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"alpha": self.alpha, "reward_ema": self.reward_ema}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        _require_state(self, state)
+        self.alpha, self.reward_ema = state["alpha"], state["reward_ema"]
+
+
+class EssAlpha:
+    """The largest alpha in [alpha_min, alpha_max] at which the mean effective sample size is still `target_fraction` n.
+
+        ESS(alpha) = (sum w)^2 / sum w^2,   w_i = q_i^alpha p_i^(1-alpha)
+
+    On policy p is uniform, so ESS falls from n at alpha = 0 to that of q at alpha = 1, and the crossing is unique. Off
+    policy it need not be monotone: the largest alpha that keeps the fraction is taken, and alpha_min where none does.
+    Source: the ESS-based alternative of arXiv 2512.22953; the paper gives no rule, this one is ours. It looks at no
+    reward trend, so it cannot tell improvement from confident error.
+
+    Args:
+        target_fraction: of the group, in (0, 1].
+        alpha_max, alpha_min: the range; alpha_min <= alpha_max.
+    """
+
+    # Finer than any effect of alpha that we could measure; all are tried in one call.
+    GRID = 201
+
+    def __init__(self, target_fraction: float = 0.5, alpha_max: float = 0.9, alpha_min: float = 0.35) -> None:
+        _require_range(alpha_max, alpha_min)
+        if not 0.0 < target_fraction <= 1.0:
+            raise ValueError(f"target_fraction is {target_fraction}; expected (0, 1], a fraction of the group, e.g. 0.5.")
+        self.target_fraction = float(target_fraction)
+        self.alpha_max, self.alpha_min = float(alpha_max), float(alpha_min)
+        self.alpha: Any = self.alpha_max
+
+    def update(self, signals: Signals) -> Any:
+        """Read log_q and log_p, [prompts, group] or [runs, prompts, group]; return the alpha of that step."""
+        if signals.log_q is None or signals.log_p is None:
+            raise ValueError("signals.log_q or signals.log_p is None; expected both. Use group_signals(batch, ...).")
+        alphas = torch.linspace(self.alpha_min, self.alpha_max, self.GRID, dtype=torch.float64)
+        alphas = alphas.to(signals.log_q.device, signals.log_q.dtype)
+        batch_dims = signals.log_q.dim() - 1
+        weights = tilted_log_weights(signals.log_q, signals.log_p, alphas.view(-1, *[1] * batch_dims))
+        ess = effective_sample_size(weights).mean(-1)  # [GRID] or [GRID, runs]
+        enough = ess >= self.target_fraction * signals.log_q.shape[-1] * (1 - 1e-6)
+        last = torch.where(enough, torch.arange(self.GRID, device=ess.device).view(-1, *[1] * (ess.dim() - 1)), 0)
+        self.alpha = _plain(alphas.double()[last.amax(0)])
+        return self.alpha
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"alpha": self.alpha}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        _require_state(self, state)
+        self.alpha = state["alpha"]
+
+
+Schedule = FixedAlpha | LinearAlpha | GuardedAlpha | EssAlpha
+
+
+def _require_number(name: str, value: float) -> None:
+    if not torch.isfinite(torch.as_tensor(value, dtype=torch.float64)):
+        raise ValueError(f"{name} is {value}; expected a finite number.")
+
+
+def _require_range(alpha_max: float, alpha_min: float) -> None:
+    _require_number("alpha_max", alpha_max)
+    _require_number("alpha_min", alpha_min)
+    if not alpha_min <= alpha_max:
+        raise ValueError(
+            f"alpha_min is {alpha_min} and alpha_max is {alpha_max}; expected alpha_min <= alpha_max. Swap them: "
+            "alpha_max is where the schedule rests, alpha_min where it goes while the gates are open."
+        )
+
+
+def _require_state(schedule: Any, state: dict[str, Any]) -> None:
+    if state.keys() != schedule.state_dict().keys():
+        raise ValueError(
+            f"{type(schedule).__name__} state has {sorted(state)}; expected {sorted(schedule.state_dict())}. Resume with "
+            "the schedule that wrote the checkpoint."
+        )
+
+
+def _signal(name: str, value: float | Tensor) -> Tensor:
+    tensor = torch.as_tensor(value).detach().to("cpu", torch.float64)
+    if not bool(torch.isfinite(tensor).all()):
+        raise ValueError(f"{name} is {value}; expected finite numbers. Look for a reward that is NaN or infinite.")
+    return tensor
+
+
+def _plain(value: Tensor) -> float | Tensor:
+    """A float for one run (what JSON and checkpoints take), the tensor for many."""
+    return value.item() if value.dim() == 0 else value
