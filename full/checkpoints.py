@@ -1,0 +1,130 @@
+"""Checkpoints: atomic, complete, verified when read; a run killed at any moment goes on as if nothing had happened."""
+
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from full.rollouts import Rollout
+
+MANIFEST = "manifest.json"
+
+
+@dataclass
+class Progress:
+    """Where a run is: everything that is not weights, optimiser, schedules or RNG.
+
+    step: optimiser steps done.  batch: index of the batch of samples in use.  update: updates made from it.
+    rollout: this process's share of it while it is in use.  eval_before: the evaluation before the first step.
+    """
+
+    step: int = 0
+    batch: int = 0
+    update: int = 0
+    rollout: Rollout | None = None
+    eval_before: dict[str, Any] | None = None
+
+
+def save_checkpoint(folder: Path, accelerator: Accelerator, progress: Progress, *, keep: int) -> None:
+    """Write checkpoints/step-N: aside first, synced to disk, with a manifest of hashes, then renamed.
+
+    accelerate writes the distributed state (weights, optimiser, registered schedules, every RNG); the progress, with the
+    samples in use, is added per process. Older checkpoints are removed only after the new one is in place.
+
+    Raises:
+        OSError: the disk is full or broken; what was there before is untouched.
+    """
+    final = folder / f"step-{progress.step}"
+    aside = folder / f"writing-step-{progress.step}"
+    if accelerator.is_main_process:
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir(parents=True)
+    accelerator.wait_for_everyone()
+    try:
+        accelerator.save_state(str(aside))
+        torch.save(asdict(progress), aside / f"progress-{accelerator.process_index}.pt")
+        accelerator.wait_for_everyone()
+        if accelerator.is_main_process:
+            files = sorted(path for path in aside.rglob("*") if path.is_file())
+            manifest = {str(path.relative_to(aside)): _hash(path) for path in files}
+            (aside / MANIFEST).write_text(json.dumps({"processes": accelerator.num_processes, "files": manifest}))
+            for path in [*files, aside / MANIFEST, aside]:
+                _sync(path)
+            if final.exists():
+                shutil.rmtree(final)
+            aside.rename(final)
+            _sync(folder)
+            for old in checkpoints(folder)[:-keep]:
+                shutil.rmtree(old)
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+        shutil.rmtree(aside, ignore_errors=True)
+        raise OSError(f"checkpoint of step {progress.step} could not be written to {folder}: {error}") from error
+    accelerator.wait_for_everyone()
+
+
+def load_checkpoint(folder: Path, accelerator: Accelerator) -> tuple[Progress, list[str]]:
+    """Restore the newest undamaged checkpoint.
+
+    Returns:
+        (progress, messages): messages say which newer checkpoints were damaged. Without any checkpoint the progress is
+        at step 0: a run that was killed before its first one starts again from its seed.
+
+    Raises:
+        ValueError: the checkpoint was written by another number of processes.
+    """
+    messages = []
+    for path in reversed(checkpoints(folder)):
+        damage = _damage(path)
+        if damage:
+            messages.append(f"checkpoint {path} is damaged ({damage}); falling back to the one before it")
+            continue
+        processes = json.loads((path / MANIFEST).read_text())["processes"]
+        if processes != accelerator.num_processes:
+            raise ValueError(
+                f"{path} was written by {processes} processes; {accelerator.num_processes} are running. Resume with "
+                f"--num_processes {processes}."
+            )
+        accelerator.load_state(str(path))
+        state = torch.load(path / f"progress-{accelerator.process_index}.pt", weights_only=False)
+        if state["rollout"] is not None:
+            state["rollout"] = Rollout(**state["rollout"])
+        return Progress(**state), messages
+    return Progress(), messages
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """Finished checkpoints, oldest first."""
+    return sorted(folder.glob("step-*"), key=lambda path: int(path.name.removeprefix("step-")))
+
+
+def _damage(path: Path) -> str:
+    """What is wrong with a checkpoint, in a few words; empty if nothing is."""
+    try:
+        files = json.loads((path / MANIFEST).read_text())["files"]
+    except (OSError, ValueError, KeyError):
+        return "its manifest is missing or unreadable"
+    for name, expected in files.items():
+        if not (path / name).is_file():
+            return f"{name} is missing"
+        if _hash(path / name) != expected:
+            return f"{name} has changed"
+    return ""
+
+
+def _hash(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

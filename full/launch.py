@@ -1,0 +1,102 @@
+"""Starting and stopping: processes that really talk to each other, signals that leave a resumable run, quiet errors."""
+
+import os
+import signal
+import sys
+from types import FrameType
+from typing import NoReturn
+
+import psutil
+import torch
+import yaml
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs
+
+from full.config import UserError
+
+
+def start_accelerator() -> Accelerator:
+    """The Accelerator of this run, checked: as many processes as were asked for, and each hears the others.
+
+    accelerate can start fewer processes than asked on a CPU (`--cpu --num_processes 2` starts one), or several that each
+    train alone; both would run to the end and report numbers.
+
+    Raises:
+        UserError: with the way to start it.
+    """
+    on_cpu = not torch.cuda.is_available()
+    accelerator = Accelerator(
+        cpu=on_cpu,
+        mixed_precision="no" if on_cpu else "bf16",  # weights and optimiser stay in float32
+        # Ranks run different numbers of forward passes; a broadcast in each would hang.
+        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+    )
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    asked = _processes_asked_for()
+    if accelerator.num_processes != world or (asked is not None and world != asked):
+        raise UserError(
+            f"{asked or world} processes were asked for but {accelerator.num_processes} work together; the run would not "
+            "be what it says. On a CPU use --config_file full/configs/accelerate/cpu.yaml --num_processes N."
+        )
+    ranks = accelerator.gather(torch.tensor([accelerator.process_index], device=accelerator.device)).tolist()
+    if ranks != list(range(world)):
+        raise UserError(f"the processes hear {ranks} of {world} ranks; expected all. Check the network between them.")
+    return accelerator
+
+
+def _launcher() -> list[str]:
+    """The words of the `accelerate launch` that started this process, or none."""
+    try:
+        words = psutil.Process(os.getppid()).cmdline()
+    except psutil.Error:
+        return []
+    return words if any("accelerate" in word for word in words[:3]) and "launch" in words[:4] else []
+
+
+def _processes_asked_for() -> int | None:
+    words = _launcher()
+    for i, word in enumerate(words):
+        name, _, value = word.partition("=")
+        if name in ("--num_processes", "--num-processes"):
+            return int(value or words[i + 1])
+    for i, word in enumerate(words):
+        name, _, value = word.partition("=")
+        if name in ("--config_file", "--config-file"):
+            with open(value or words[i + 1]) as file:
+                return yaml.safe_load(file).get("num_processes")
+    return None
+
+
+def quiet_exit(message: str, code: int = 1) -> NoReturn:
+    """Print one message and leave with a code, without a traceback; also without that of `accelerate launch`.
+
+    A plain launcher raises CalledProcessError, which buries the message under its own traceback. It does nothing but
+    wait for us, so it is ended first. In distributed runs the launcher must see the failure, and is left alone.
+    """
+    print(message, file=sys.stderr, flush=True)
+    if os.environ.get("WORLD_SIZE", "1") == "1" and _launcher() and os.environ.get("LOCAL_RANK", "-1") in ("-1", "0"):
+        os.kill(os.getppid(), signal.SIGTERM)
+    sys.stdout.flush()
+    os._exit(code)
+
+
+class StopRequest:
+    """Whether Ctrl-C or SIGTERM asked the run to stop; the loop looks at it after each step. A second one kills."""
+
+    def __init__(self) -> None:
+        self.signal = 0
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._note)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.signal:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        self.signal = number
+        print("\nstopping after this step and saving a checkpoint; once more to quit at once", file=sys.stderr)
+
+    def agreed(self, accelerator: Accelerator) -> bool:
+        """Whether any process was asked; the same answer on all of them."""
+        heard = accelerator.gather(torch.tensor([self.signal], device=accelerator.device))
+        self.signal = int(heard.max())
+        return self.signal != 0

@@ -1,0 +1,73 @@
+"""Loading the model and its tokenizer, and rendering prompts through the model's own chat template."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from datasets import Dataset
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from full.config import TrainConfig, UserError
+from full.tiny import warm_start
+
+
+def load_policy(config: TrainConfig, accelerator: Accelerator) -> tuple[Any, Any]:
+    """The model (float32 weights) and its tokenizer.
+
+    Raises:
+        UserError: it cannot be loaded; says why and names the embedded model.
+    """
+    name = config.model
+    if name == "tiny":
+        with accelerator.main_process_first():  # one process trains it, the others find it in the cache
+            name = str(warm_start(config.warm_start_pass_at_1, config.seed))
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name, padding_side="left")
+        # Master weights in float32: at lr 1e-6 an update is lost in a bfloat16 weight. On a GPU autocast computes in bf16.
+        model = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"model {name!r} cannot be loaded: {' '.join(str(error).split())[:200]} "
+            f"Give a folder on this machine (--model DIR), or run the embedded model, which needs neither GPU nor "
+            "network: accelerate launch full/train.py --config full/configs/tiny.yaml"
+        ) from None
+    if tokenizer.chat_template is None:
+        raise UserError(f"the tokenizer of {name!r} has no chat template; expected one. Take an instruct model.")
+    if getattr(model.config, "final_logit_softcapping", None):
+        raise UserError(f"model {name!r} caps its logits, which the scoring here does not do; take another family.")
+    if config.gradient_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    return model, tokenizer
+
+
+def render_prompts(tokenizer: Any, problems: Dataset, config: TrainConfig) -> tuple[list[list[int]], str]:
+    """Token ids of every prompt through the chat template, and the first one as text.
+
+    Raises:
+        UserError: a prompt is longer than max_prompt_tokens; says how many and what would fit.
+    """
+    texts = tokenizer.apply_chat_template(
+        problems["prompt"][:], tokenize=False, add_generation_prompt=True, enable_thinking=config.thinking
+    )
+    prompts: list[list[int]] = tokenizer(texts, add_special_tokens=False)["input_ids"]
+    longest = max(map(len, prompts))
+    if longest > config.max_prompt_tokens:
+        over = sum(len(ids) > config.max_prompt_tokens for ids in prompts)
+        raise UserError(
+            f"{over} of {len(prompts)} prompts are longer than max_prompt_tokens {config.max_prompt_tokens}; the longest "
+            f"has {longest} tokens. Use --max_prompt_tokens {longest}, or remove them from the data."
+        )
+    return prompts, texts[0]
+
+
+def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
+    """The policy as an ordinary Hugging Face folder."""
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def mean_of(values: Sequence[float]) -> float:
+    """The mean, 0 for nothing."""
+    return sum(values) / len(values) if values else 0.0

@@ -1,0 +1,242 @@
+"""What a run shows: the plan before it, one progress line during it, a table, a picture and advice after it."""
+
+import resource
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from rich.console import Console as RichConsole
+from rich.table import Table
+from tqdm import tqdm
+
+from apo_edu import Finding, palette
+from full.config import TrainConfig
+from full.runs import RunFolder
+
+
+class Console:
+    """Prints on the main process and nowhere else."""
+
+    def __init__(self, main: bool) -> None:
+        self.main = main
+
+    def line(self, *lines: str) -> None:
+        """Print lines, above the progress bar if there is one."""
+        if self.main:
+            for line in lines:
+                tqdm.write(line, file=sys.stdout)
+            sys.stdout.flush()
+
+    def plan(self, config: TrainConfig, model: Any, rendered: str, accelerator: Any) -> None:
+        """What will happen, with the derived numbers, and one prompt as the model sees it."""
+        parameters = sum(p.numel() for p in model.parameters()) / 1e6
+        clip = "" if config.objective in ("apo", "adpo") else ", clipped"
+        self.line(
+            f"policy: {config.model}, {parameters:.2f} M parameters, on {accelerator.num_processes} x "
+            f"{accelerator.device.type}",
+            f"plan: {config.steps} optimiser steps; batches of {config.prompts_per_batch} prompts x {config.group_size} "
+            f"completions, {config.updates_per_batch} updates each; {config.objective}{clip}, schedule {config.schedule}, "
+            f"run folder {config.run_dir}",
+            f"one prompt, as the model sees it:\n{rendered}\n",
+        )
+
+    @contextmanager
+    def progress(self, total: int, start: int) -> Iterator["Progress"]:
+        """The one progress line."""
+        with tqdm(total=total, initial=start, disable=not self.main, unit="step", dynamic_ncols=True) as bar:
+            yield Progress(bar)
+
+    def conclusion(
+        self, run: RunFolder, summary: Mapping[str, Any], findings: Sequence[Finding], config: TrainConfig
+    ) -> None:
+        """The table of before and after, where the files are, and what to try next."""
+        table = Table(title=f"held-out accuracy, {summary['eval_after']['n']} problems")
+        for column in ("", "before", "after", "gain"):
+            table.add_column(column, justify="left" if not column else "right")
+        for key, label in (("pass@1", "sampled pass@1"), ("greedy", "greedy")):
+            before, after = summary["eval_before"], summary["eval_after"]
+            table.add_row(
+                label,
+                f"{before[key]:.3f} ± {before[key + '_se']:.3f}",
+                f"{after[key]:.3f} ± {after[key + '_se']:.3f}",
+                f"{after[key] - before[key]:+.3f}",
+            )
+        RichConsole().print(table)
+        self.line(
+            "± is one standard error over problems; a gain in pass@1 above that in greedy is sharpening.",
+            f"{summary['steps']} steps in {summary['seconds']:.0f} s; curves: {run.path / 'curves.png'}",
+            *[f"seen: {finding}" for finding in findings],
+            "next: " + advice(summary, findings, config),
+        )
+
+
+class Progress:
+    """The progress line: step, reward, alpha, tokens per second, time left. Without a terminal, a line now and then."""
+
+    def __init__(self, bar: tqdm) -> None:
+        self.bar = bar
+
+    def step(self, metrics: Mapping[str, Any]) -> None:
+        text = (
+            f"reward {metrics['reward_mean']:.3f}, alpha {metrics['alpha']:.2f}, "
+            f"{metrics['tokens_per_second']:,.0f} tokens/s"
+        )
+        if metrics["truncated_fraction"] > 0.2:
+            text += f", {metrics['truncated_fraction']:.0%} truncated"
+        self.bar.set_postfix_str(text, refresh=False)
+        self.bar.update()
+
+
+def advice(summary: Mapping[str, Any], findings: Sequence[Finding], config: TrainConfig) -> str:
+    """One thing to try next, from what the run showed."""
+    before, after = summary["eval_before"], summary["eval_after"]
+    gain = after["pass@1"] - before["pass@1"]
+    error = (after["pass@1_se"] ** 2 + before["pass@1_se"] ** 2) ** 0.5
+    if findings:
+        return findings[-1].remedy
+    if gain < 2 * error:
+        return "the gain is within two standard errors: more steps, a higher lr, or problems that are solved sometimes."
+    if config.objective == "apo" and config.schedule == "guarded":
+        return "compare with another objective on the same seed (--objective grpo), or hold alpha (--schedule fixed)."
+    return f"compare with APO on the same seed: --objective apo --schedule guarded --seed {config.seed}."
+
+
+def evaluation_line(when: str, result: Mapping[str, Any]) -> str:
+    """An evaluation in one line."""
+    return (
+        f"{when}: sampled pass@1 {result['pass@1']:.3f} ± {result['pass@1_se']:.3f}, greedy {result['greedy']:.3f} "
+        f"± {result['greedy_se']:.3f} on {result['n']} held-out problems"
+    )
+
+
+def summarize(
+    config: TrainConfig, run: RunFolder, before: Mapping[str, Any], after: Mapping[str, Any], seconds: float
+) -> dict[str, Any]:
+    """summary.json."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    if torch.cuda.is_available():
+        peak = torch.cuda.max_memory_allocated()
+    return {
+        "eval_before": dict(before),
+        "eval_after": dict(after),
+        "steps": config.steps,
+        "seconds": seconds,
+        "peak_memory_bytes": peak,
+        "seed": config.seed,
+        "objective": config.objective,
+        "schedule": config.schedule,
+    }
+
+
+def draw_curves(run: RunFolder) -> None:
+    """curves.png: reward, held-out accuracy, alpha with its gates, entropy, gradient norm, completion length."""
+    import json
+
+    from matplotlib import rc_context
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    rows = run.read("metrics.jsonl")
+    summary = json.loads((run.path / "summary.json").read_text())
+    with rc_context(palette.STYLE):
+        figure = Figure(figsize=(12, 6.4))
+        FigureCanvasAgg(figure)
+        axes = figure.subplots(2, 3)
+        panels = (draw_reward, draw_accuracy, draw_alpha, draw_entropy, draw_gradient, draw_length)
+        for ax, panel in zip(axes.flat, panels, strict=True):
+            panel(ax, rows, summary)
+            ax.set_xlabel("optimiser step")
+        figure.suptitle(
+            f"{summary['objective']}, schedule {summary['schedule']}, seed {summary['seed']}: held-out pass@1 "
+            f"{summary['eval_before']['pass@1']:.2f} to {summary['eval_after']['pass@1']:.2f}",
+            x=0.01,
+            ha="left",
+        )
+        figure.savefig(run.path / "curves.png")
+
+
+def column(rows: Sequence[Mapping[str, Any]], key: str) -> list[float]:
+    """One metric over the steps."""
+    return [row.get(key, float("nan")) for row in rows]
+
+
+def smooth(values: Sequence[float], decay: float = 0.9) -> list[float]:
+    """Exponential moving average that starts at the first value."""
+    out: list[float] = []
+    for value in values:
+        out.append(value if not out else decay * out[-1] + (1 - decay) * value)
+    return out
+
+
+def draw_reward(ax: Any, rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> Any:
+    steps, reward = column(rows, "step"), column(rows, "reward_mean")
+    ax.plot(steps, reward, color=palette.REWARD, alpha=0.35, lw=1, label="each step")
+    ax.plot(steps, smooth(reward), color=palette.REWARD, label="moving average")
+    ax.set(title="Training reward", ylabel="mean reward")
+    ax.legend()
+    return ax
+
+
+def draw_accuracy(ax: Any, rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> Any:
+    last = rows[-1]["step"] if rows else 0
+    points = [(0, summary["eval_before"])]
+    points += [(r["step"], {k[5:]: v for k, v in r.items() if k.startswith("eval_")}) for r in rows if "eval_n" in r]
+    points += [(last, summary["eval_after"])]
+    for key, label, color, style in (
+        ("pass@1", "sampled pass@1", palette.POLICY, "o-"),
+        ("greedy", "greedy", palette.WARNING, "s--"),
+    ):
+        ax.errorbar(
+            [x for x, _ in points],
+            [p[key] for _, p in points],
+            [p[key + "_se"] for _, p in points],
+            fmt=style,
+            color=color,
+            ms=4,
+            capsize=3,
+            label=label,
+        )
+    ax.set(title="Held-out accuracy (± 1 standard error)", ylabel="fraction solved")
+    ax.legend()
+    return ax
+
+
+def draw_alpha(ax: Any, rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> Any:
+    steps, alphas = column(rows, "step"), column(rows, "alpha")
+    ax.plot(steps, alphas, color="#888888", lw=0.8, zorder=1)
+    ax.scatter(steps, alphas, c=[palette.alpha_color(a) for a in alphas], s=12, zorder=2, label=r"$\alpha_t$")
+    ax.plot(steps, column(rows, "confidence"), color=palette.SKY_BLUE, ls="--", lw=1.3, label="confidence $c_t$")
+    ax.plot(steps, column(rows, "improvement"), color=palette.REWARD, ls=":", lw=1.6, label="improvement $p_t$")
+    ax.set(title=r"$\alpha$ and its two gates", ylabel="no unit", ylim=(-0.03, 1.03))
+    ax.legend(loc="center left")
+    return ax
+
+
+def draw_entropy(ax: Any, rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> Any:
+    ax.plot(column(rows, "step"), column(rows, "token_entropy"), color=palette.POLICY)
+    ax.set(title="Token entropy of the policy", ylabel="nats per token")
+    ax.set_ylim(bottom=0)
+    return ax
+
+
+def draw_gradient(ax: Any, rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> Any:
+    ax.plot(column(rows, "step"), column(rows, "grad_norm"), color=palette.PURPLE, lw=1)
+    ax.set(title="Gradient norm before clipping", ylabel="norm", yscale="log")
+    return ax
+
+
+def draw_length(ax: Any, rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> Any:
+    steps = column(rows, "step")
+    ax.plot(steps, column(rows, "completion_length"), color=palette.BLACK, label="mean length")
+    ax.set(title="Completions", ylabel="tokens")
+    right = ax.twinx()
+    right.spines["right"].set_visible(True)
+    right.grid(False)
+    right.plot(steps, column(rows, "truncated_fraction"), color=palette.WARNING, ls="--", label="truncated")
+    right.plot(steps, column(rows, "groups_with_signal"), color=palette.REWARD, ls=":", label="groups with signal")
+    right.set(ylabel="fraction", ylim=(-0.03, 1.03))
+    lines = [*ax.get_lines(), *right.get_lines()]
+    ax.legend(lines, [line.get_label() for line in lines], loc="best")
+    return ax

@@ -1,0 +1,77 @@
+"""The folder of a run: its configuration, one line of metrics per step, completions, summary and curves."""
+
+import json
+import os
+import platform
+import shutil
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from full.config import TrainConfig, UserError
+
+LIBRARIES = ("torch", "transformers", "accelerate", "datasets", "math-verify")
+
+
+class RunFolder:
+    """runs/NAME: config.yaml, metrics.jsonl, completions.jsonl, summary.json, curves.png, checkpoints/, model/.
+
+    Only the main process writes.
+    """
+
+    def __init__(self, config: TrainConfig, *, resume: bool, main: bool) -> None:
+        self.path, self.main = config.run_dir, main
+        self.checkpoints = self.path / "checkpoints"
+        if not main:
+            return
+        if self.path.exists() and any(self.path.iterdir()) and not resume:
+            if not config.overwrite:
+                raise UserError(
+                    f"{self.path} already holds a run. Go on with it by --resume {self.path}, choose another --name, or "
+                    "replace it with --overwrite."
+                )
+            shutil.rmtree(self.path)
+        self.checkpoints.mkdir(parents=True, exist_ok=True)
+
+    def write_config(self, config: TrainConfig, provenance: Mapping[str, Any]) -> None:
+        """config.yaml: all options, which --config and --resume read again, and where the data came from."""
+        if self.main:
+            record = {**provenance, "python": platform.python_version(), **{name: version(name) for name in LIBRARIES}}
+            text = config.to_yaml() + yaml.safe_dump({"provenance": record}, sort_keys=False)
+            self._replace("config.yaml", text)
+
+    def append(self, name: str, rows: list[Mapping[str, Any]]) -> None:
+        """Add lines to a .jsonl file."""
+        if self.main and rows:
+            with open(self.path / name, "a") as file:
+                file.writelines(json.dumps(row) + "\n" for row in rows)
+
+    def trim(self, step: int) -> None:
+        """Drop what was logged after a checkpoint: metrics of later steps, completions sampled at or after it."""
+        if self.main:
+            for name, last in (("metrics.jsonl", step), ("completions.jsonl", step - 1)):
+                kept = [row for row in self.read(name) if row["step"] <= last]
+                self._replace(name, "".join(json.dumps(row) + "\n" for row in kept))
+
+    def read(self, name: str) -> list[dict[str, Any]]:
+        """The lines of a .jsonl file; a last line cut off by a kill is left out."""
+        rows = []
+        path = self.path / name
+        for line in path.read_text().splitlines() if path.exists() else []:
+            try:
+                rows.append(json.loads(line))
+            except ValueError:
+                break
+        return rows
+
+    def write_summary(self, summary: Mapping[str, Any]) -> None:
+        if self.main:
+            self._replace("summary.json", json.dumps(summary, indent=1) + "\n")
+
+    def _replace(self, name: str, text: str) -> None:
+        aside = self.path / f"{name}.writing"
+        aside.write_text(text)
+        os.replace(aside, self.path / name)
