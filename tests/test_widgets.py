@@ -1,0 +1,278 @@
+"""The lesson widgets without a browser: moving a slider changes picture and text, and there is always a still twin."""
+
+import base64
+import io
+import json
+import re
+
+import nbformat
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("anywidget")
+pytest.importorskip("matplotlib")
+
+from IPython.core.interactiveshell import InteractiveShell
+from IPython.utils.capture import capture_output
+from matplotlib.figure import Figure
+from PIL import Image
+
+from apo_edu import box_cox
+from toys import page, widgets
+from toys.widgets import FilmStrip, Knob, LiveCanvas, Predict, SelfTest
+
+LOG_W = np.linspace(-3.0, 2.0, 101)
+WORDS = {"caption": "The weight bends.", "alt": "One curve through the origin."}
+VIEW = "application/vnd.jupyter.widget-view+json"
+
+
+def setup(figure):
+    axes = figure.subplots()
+    axes.set(xlim=(-3, 2), ylim=(-3, 6))
+    return {"curves": axes.plot([], [])}
+
+
+def update(artists, alpha, shift=0.0):
+    artists["curves"][0].set_data(LOG_W, box_cox(torch.from_numpy(LOG_W - shift), alpha).numpy())
+
+
+def describe(alpha, shift=0.0):
+    return f"At alpha = {alpha:.2f}, shift {shift:.1f}."
+
+
+def strip(**changes):
+    options = {"label": "alpha", "describe": describe, **WORDS, "figsize": (4, 2), "dpi": 80, "still": 3, **changes}
+    return FilmStrip(setup, update, options.pop("values", np.linspace(0, 1, 5)), **options)
+
+
+def live(**changes):
+    controls = {"alpha": ("alpha", 0.0, 1.0, 0.1, 0.0), "shift": ("shift", -1.0, 1.0, 0.5, 0.0)}
+    options = {"controls": controls, "describe": describe, **WORDS, "figsize": (4, 2), "dpi": 80, **changes}
+    return LiveCanvas(setup, update, options.pop("controls"), **options)
+
+
+def pixels(png):
+    return np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).astype(int)
+
+
+def test_moving_a_strip_changes_picture_and_text():
+    film = strip()
+    seen = set()
+    for film.index in range(5):
+        seen.add((film.picture, film.text))
+        assert film.text == f"At alpha = {film.value:.2f}, shift 0.0."
+    assert len({picture for picture, _ in seen}) == len({text for _, text in seen}) == 5
+    film.value = 0.25
+    assert film.index == 1
+
+
+def test_a_frame_is_what_a_full_draw_gives():
+    # Blitting must not lose or displace anything: compared with drawing the whole figure afresh.
+    film = strip(dpi=100)
+    film.value = 0.75
+    with widgets.matplotlib.rc_context(widgets.palette.STYLE):
+        whole = Figure(figsize=(4, 2), dpi=100)
+        update(setup_result := setup(whole), 0.75)
+        file = io.BytesIO()
+        whole.savefig(file, format="png", dpi=100)
+    assert setup_result
+    difference = np.abs(pixels(film.picture) - pixels(file.getvalue())).max(-1)
+    assert (difference > 32).mean() < 1e-3  # the palette moves colours by a few levels, and no line is elsewhere
+
+
+def test_the_browser_gets_every_frame_once():
+    film = strip(second=Knob(label="shift", values=[0.0, 1.0], start=1.0))
+    sizes = film.data["sizes"]
+    assert len(sizes) == len(film.data["sentences"]) == 10 and sum(sizes) == len(film.film)
+    assert (film.value, film.second_value, film.index, film.second_index) == (0.0, 1.0, 0, 1)
+    first = sum(sizes[:5])
+    assert film.film[first : first + sizes[5]] == film.picture
+    assert film.text == "At alpha = 0.00, shift 1.0."
+    assert film.data["knobs"][0]["texts"][1] == "0.25"
+    film.second_value = 0.0
+    assert film.text == "At alpha = 0.00, shift 0.0."
+
+
+@pytest.mark.parametrize(("build", "sentence"), [(strip, "At alpha = 0.50, shift 0.0."), (live, "alpha = 0.00")])
+def test_twins_for_places_without_widgets(build, sentence):
+    data, metadata = build()._repr_mimebundle_()
+    assert set(data) == {VIEW, "image/png", "text/plain"}
+    assert pixels(base64.b64decode(data["image/png"])).std() > 1
+    assert WORDS["caption"] in data["text/plain"] and sentence in data["text/plain"]
+    assert metadata == {"image/png": {"alt": WORDS["alt"]}}
+
+
+def test_to_html_asks_for_nothing():
+    text = strip(describe=lambda alpha: f"</script> alpha = {alpha}").to_html()
+    assert not re.search(r"https?:|src=['\"](?!data:)|\bimport\b|export default", text)
+    data = json.loads(re.search(r'<script type="application/json">(.*?)</script>', text, re.S)[1])
+    assert data["sentences"][2] == "</script> alpha = 0.5"
+    assert len(data["frames"]) == 5 and all(frame.startswith("data:image/png;base64,") for frame in data["frames"])
+    assert text.count("mount(root, data, data.start)") == 1
+
+
+def test_page_is_one_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(page, "STRIPS", {"A < B": strip, "Second": strip})
+    out = tmp_path / "new" / "page.html"
+    monkeypatch.setattr("sys.argv", ["page", str(out)])
+    page.main()
+    text = out.read_text(encoding="utf-8")
+    assert "<h2>A &lt; B</h2>" in text and text.count("data-film-strip>") == 2
+    assert not re.search(r"https?:", text)
+
+
+def test_a_strip_over_the_limit_says_how_to_shrink(monkeypatch):
+    monkeypatch.setattr(widgets, "MAX_STRIP_BYTES", 5_000)
+    with pytest.raises(ValueError, match=r"5 pictures of about .* expected at most .*Pass fewer values"):
+        strip()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"values": [0.5]}, "has 1 numbers.*at least 2"),
+        ({"values": [0.5, 0.5]}, "1 of them different"),
+        ({"values": [0.0, float("nan")]}, "not all finite"),
+        ({"label": " "}, "label is empty"),
+        ({"start": 0.3}, "alpha is 0.3; expected one of its 5 values.*nearest is 0.25"),
+        ({"caption": ""}, "caption is ''; expected a sentence"),
+        ({"describe": lambda alpha: None}, "describe returned None"),
+        ({"fps": 0}, "fps is 0"),
+        ({"still": 9}, "still is 9"),
+    ],
+)
+def test_bad_strips_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        strip(**changes)
+
+
+def test_moves_out_of_range_are_refused():
+    film = strip()
+    with pytest.raises(ValueError, match="index is 5; expected 0 to 4"):
+        film.index = 5
+    with pytest.raises(ValueError, match="second_index is 1; expected 0 to 0"):
+        film.second_index = 1
+    with pytest.raises(ValueError, match="one knob"):
+        film.second_value = 0.0
+    with pytest.raises(ValueError, match="expected the artists"):
+        FilmStrip(lambda figure: None, update, [0, 1], label="alpha", describe=describe, still=2, **WORDS)
+
+
+def test_live_canvas_follows_every_control():
+    canvas = live()
+    for name, value in (("alpha", 0.5), ("shift", 1.0)):
+        before = canvas.picture, canvas.text
+        canvas.controls[name].value = value
+        assert canvas.picture != before[0] and canvas.text != before[1]
+    assert canvas.text == "At alpha = 0.50, shift 1.0."
+    canvas.controls["alpha"].value, canvas.controls["shift"].value = 0.0, 0.0
+    assert canvas.picture == live().picture  # nothing of the former pictures is left
+
+
+def test_live_canvas_redraws_limits_where_asked():
+    def rescale(artists, alpha, shift):
+        update(artists, alpha)
+        artists["curves"][0].axes.set_ylim(-3, 6 + shift)
+
+    options = {"describe": describe, **WORDS, "figsize": (4, 2), "dpi": 80}
+    controls = {"alpha": ("alpha", 0.0, 1.0, 0.1, 0.5), "shift": ("range", 0, 9, 1, 0)}
+    canvas = LiveCanvas(setup, rescale, controls, full_draw=["shift"], **options)
+    before = pixels(canvas.picture)
+    canvas.controls["shift"].value = 9
+    changed = (pixels(canvas.picture) != before).any(-1)
+    assert changed[:, :25].any()  # the tick labels at the left
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"controls": {}}, "controls is empty"),
+        ({"controls": {"alpha": (0, 1)}}, r"expected \(label, low, high, step, start\)"),
+        ({"controls": {"alpha": ("alpha", 1.0, 0.0, 0.1, 0.5)}}, "low < high"),
+        ({"controls": {"alpha": widgets.ipywidgets.FloatSlider()}}, "without a value or a description"),
+        ({"full_draw": ["beta"]}, "'beta' is no control"),
+        ({"still": [{"beta": 1}]}, "'beta' is no control"),
+    ],
+)
+def test_bad_live_canvases_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        live(**changes)
+
+
+CHOICES = {"forward": "Yes: it must cover.", "reverse": "It may drop a mode.", "both": "One of them may drop a mode."}
+
+
+def reveal(committed):
+    figure = Figure(figsize=(3, 2))
+    figure.subplots().set_title(str(committed))
+    return figure
+
+
+def test_predict_commits_once_and_explains():
+    asked = Predict("Which KL covers?", CHOICES, answer="forward", reveal=reveal)
+    asked.commit()
+    assert asked.committed is None  # nothing was chosen yet
+    asked.choice.value = "reverse"
+    asked.button.click()
+    assert (asked.committed, asked.correct) == ("reverse", False)
+    assert "It may drop a mode." in asked.text and "Yes: it must cover." in asked.text
+    assert asked.choice.disabled and asked.button.disabled
+    other = Predict("Which KL covers?", CHOICES, answer="forward", reveal=reveal)
+    other.choice.value = "forward"
+    other.commit()
+    assert other.correct and other.picture != asked.picture and len(asked.picture) > 1000
+
+
+@pytest.mark.parametrize(
+    ("guess", "correct", "said"), [(0.4, False, "too low"), (0.6, True, "yes"), (0.9, False, "high")]
+)
+def test_predict_a_number(guess, correct, said):
+    explain = {"low": "that is too low", "right": "yes, here", "high": "that is too high"}
+    asked = Predict("Where?", (0.0, 1.0, 0.05), answer=0.55, tolerance=0.1, label="alpha", explain=explain)
+    asked.choice.value = guess
+    asked.commit()
+    assert asked.correct is correct and said in asked.text
+    markdown = asked._repr_mimebundle_()[0]["text/markdown"]
+    assert "Choose alpha between 0 and 1." in markdown and "Above: that is too high" in markdown
+
+
+def test_predict_degrades_to_a_question_with_a_folded_answer():
+    data, _ = Predict("Which KL covers?", CHOICES, answer="forward")._repr_mimebundle_()
+    question, answer = data["text/markdown"].split("<details>")
+    assert "- reverse" in question and "Yes" not in question
+    assert all(why in answer for why in CHOICES.values())
+    assert VIEW in data and "Which KL covers?" in data["text/plain"]
+
+
+def test_bad_questions_are_refused():
+    with pytest.raises(ValueError, match="the answer among them"):
+        Predict("Which?", CHOICES, answer="neither")
+    with pytest.raises(ValueError, match="'low', 'right' and 'high'"):
+        Predict("Where?", (0.0, 1.0, 0.1), answer=0.5)
+    with pytest.raises(ValueError, match="answer is 2"):
+        Predict("Where?", (0.0, 1.0, 0.1), answer=2, explain={"low": "a", "right": "b", "high": "c"})
+    with pytest.raises(ValueError, match="has 1 pairs; expected three"):
+        SelfTest([("Why?", "Because.")])
+
+
+def test_self_test_hides_its_answers():
+    markdown = SelfTest([(f"Question {i}?", f"Answer {i}.") for i in range(3)])._repr_markdown_()
+    assert markdown.count("<details>") == markdown.count("</details>") == 3
+    assert re.search(r"Question 2\?\s+<details>\n<summary>Answer</summary>\n\nAnswer 2\.\n\n</details>", markdown)
+
+
+def test_figure_prints_caption_and_words_and_nbconvert_finds_the_alt_text():
+    InteractiveShell.instance()
+    with capture_output() as captured:
+        widgets.figure(reveal("one"), "A caption.", "A title saying one.")
+    picture, words = captured.outputs
+    assert picture.metadata["image/png"]["alt"] == "A title saying one."
+    assert "*A caption.*" in words.data["text/markdown"] and "saying" in words.data["text/markdown"]
+    exporter = pytest.importorskip("nbconvert").HTMLExporter(template_name="classic")
+    output = nbformat.v4.new_output("display_data", picture.data, metadata=picture.metadata)
+    cell = nbformat.v4.new_code_cell("", outputs=[output])
+    exported, _ = exporter.from_notebook_node(nbformat.v4.new_notebook(cells=[cell]))
+    assert 'alt="A title saying one."' in exported
+    with pytest.raises(ValueError, match="expected a matplotlib Figure"):
+        widgets.figure("picture.png", "A caption.", "Words.")

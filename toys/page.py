@@ -1,0 +1,167 @@
+"""Write the kernel-free page: `python -m toys.page OUT.html`. One file, no network, sliders that work.
+
+To add a strip, write a function that returns a `FilmStrip` and name it in `STRIPS`.
+"""
+
+import argparse
+import html
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from apo_edu import alpha_divergence, box_cox, palette
+
+from .widgets import FilmStrip
+
+ALPHAS = np.linspace(0.0, 1.0, 41)
+ENDS = ("0: mode seeking", "1: mode covering")
+
+_SHEET = """
+body { margin: 0 auto; max-width: 800px; padding: 24px 16px 64px; background: #fff; color: #1b1f27;
+  font: 16px/1.55 system-ui, sans-serif; }
+h1 { font-size: 26px; line-height: 1.25; margin: 0 0 8px; }
+h2 { font-size: 19px; margin: 40px 0 12px; }
+"""
+
+
+def weight_strip() -> FilmStrip:
+    """The weight (w^alpha - 1)/alpha that alpha gives to a sample, against log w."""
+    log_w = np.linspace(-3.0, 2.0, 251)
+
+    def weights(alpha: float, at: np.ndarray) -> np.ndarray:
+        return box_cox(torch.from_numpy(at), alpha).numpy()
+
+    def setup(figure):
+        left, right = figure.subplots(1, 2, width_ratios=(3, 2))
+        left.set(xlim=(-3, 2), ylim=(-3.2, 6.6), xlabel="log w = log q/p (nats)", ylabel="weight of the sample")
+        left.set_title("Weight against density ratio")
+        left.plot(log_w, weights(0.0, log_w), ":", color="0.45", label="alpha = 0: log w")
+        left.plot(log_w, weights(1.0, log_w), "--", color="0.45", label="alpha = 1: w - 1")
+        (curve,) = left.plot([], [], lw=2.6)
+        left.legend(loc="upper left")
+        samples = np.array([-2.5, 1.5])
+        right.set(xlim=(-3.2, 6.6), ylim=(-0.6, 1.6), xlabel="weight", yticks=[0, 1])
+        right.set_yticklabels(["p has mass,\nq has none\n(log w = -2.5)", "q has mass,\np has little\n(log w = 1.5)"])
+        right.axvline(0, color="0.3", lw=0.8)
+        right.set_title("Who is heard")
+        right.grid(axis="y", visible=False)
+        bars = right.barh([0, 1], [0, 0], height=0.5)
+        (dots,) = left.plot(samples, samples, "o", color="black", ms=6, ls="none")
+        return {"curve": curve, "dots": dots, "bars": list(bars), "samples": samples}
+
+    def update(artists, alpha):
+        color = palette.alpha_color(alpha)
+        artists["curve"].set_data(log_w, weights(alpha, log_w))
+        artists["curve"].set_color(color)
+        heights = weights(alpha, artists["samples"])
+        artists["dots"].set_ydata(heights)
+        for bar, height in zip(artists["bars"], heights, strict=True):
+            bar.set_width(height)
+            bar.set_color(color)
+
+    def describe(alpha):
+        low, high = weights(alpha, np.array([-2.5, 1.5]))
+        louder = "the missed mode is louder" if abs(high) > abs(low) else "the misplaced mass is louder"
+        return (
+            f"At alpha = {alpha:.3f} a sample where p misses q (log w = 1.5) weighs {high:+.2f}, and one where p has mass "
+            f"that q lacks (log w = -2.5) weighs {low:+.2f}: {louder}."
+        )
+
+    return FilmStrip(
+        setup,
+        update,
+        ALPHAS,
+        label="alpha",
+        form="{:.3f}",
+        ends=ENDS,
+        start=0.5,
+        describe=describe,
+        caption="Raising alpha turns the weight from log w, which shuns misplaced mass, to w - 1, which chases missed mass.",
+        alt="Left: the weight of a sample against its log density ratio, between the curves log w and w - 1. Right: bars "
+        "with the weights of two samples, one where p has mass and q none, one where q has mass and p little.",
+    )
+
+
+def divergence_strip() -> FilmStrip:
+    """D_alpha between a coin q and every coin p, so that both ends show where the divergence is steep."""
+    heads = np.linspace(0.004, 0.996, 249)
+    log_p = torch.from_numpy(np.log(np.stack([heads, 1.0 - heads], axis=-1)))
+    log_q = torch.tensor([0.8, 0.2], dtype=torch.float64).log()
+    curves = alpha_divergence(log_q, log_p, torch.from_numpy(ALPHAS)[:, None]).numpy()
+    at = {float(alpha): curve for alpha, curve in zip(ALPHAS, curves, strict=True)}
+
+    def setup(figure):
+        axes = figure.subplots()
+        axes.set(xlim=(0, 1), ylim=(0, 2.5), xlabel="p(heads)", ylabel="divergence (nats)")
+        axes.set_title("D_alpha(q || p) for two coins, q(heads) = 0.8")
+        axes.axvline(0.8, color=palette.TARGET, lw=1.0, ls=":")
+        axes.text(0.79, 2.35, "q", ha="right", va="top", fontsize=12)
+        axes.plot(heads, curves[0], ":", color="0.45", label="alpha = 0: KL(p || q)")
+        axes.plot(heads, curves[-1], "--", color="0.45", label="alpha = 1: KL(q || p)")
+        (curve,) = axes.plot([], [], lw=2.6)
+        axes.legend(loc="upper center")
+        return curve
+
+    def update(curve, alpha):
+        curve.set_data(heads, at[alpha])
+        curve.set_color(palette.alpha_color(alpha))
+
+    def describe(alpha):
+        low, high = np.interp([0.05, 0.99], heads, at[alpha])
+        return (
+            f"At alpha = {alpha:.3f}, a p that all but forgets heads (0.05) costs {low:.2f} nats, and a p that all but "
+            f"forgets tails (0.99) costs {high:.2f} nats."
+        )
+
+    return FilmStrip(
+        setup,
+        update,
+        ALPHAS,
+        label="alpha",
+        form="{:.3f}",
+        ends=ENDS,
+        start=0.5,
+        describe=describe,
+        caption="Every alpha is zero at p = q only; what changes is the price of forgetting, without bound at alpha = 1.",
+        alt="The divergence between two coins against the probability of heads under p, between the two KL divergences, "
+        "touching zero at 0.8.",
+    )
+
+
+STRIPS: dict[str, Callable[[], FilmStrip]] = {
+    "What alpha does to one sample's weight": weight_strip,
+    "What alpha does to the price of forgetting": divergence_strip,
+}
+
+
+def page(strips: dict[str, Callable[[], FilmStrip]] | None = None) -> str:
+    """The whole page as HTML: each strip under its heading (`STRIPS` unless given)."""
+    parts = [
+        f"<section>\n<h2>{html.escape(title)}</h2>\n{build().to_html()}</section>"
+        for title, build in (STRIPS if strips is None else strips).items()
+    ]
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<link rel="icon" href="data:,">\n'
+        f"<title>Move alpha and understand</title>\n<style>{_SHEET}</style>\n</head>\n<body>\n<main>\n"
+        "<h1>Move alpha and understand</h1>\n<p>The alpha-divergence D_alpha(q || p) goes from KL(p || q), which seeks "
+        "modes, at alpha = 0, to KL(q || p), which covers them, at alpha = 1. Drag a slider, or focus it and use the arrow "
+        "keys, Home and End.</p>\n" + "\n".join(parts) + "\n</main>\n</body>\n</html>\n"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m toys.page", description="Write the kernel-free page.")
+    parser.add_argument("out", type=Path, help="the file to write, e.g. out/apo.html")
+    out = parser.parse_args().out
+    out.parent.mkdir(parents=True, exist_ok=True)
+    text = page()
+    out.write_text(text, encoding="utf-8")
+    print(f"{out}: {len(text) / 1e6:.1f} MB, {len(STRIPS)} strips")
+
+
+if __name__ == "__main__":
+    main()
