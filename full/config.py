@@ -41,9 +41,12 @@ class TrainConfig:
     overwrite: bool = option(False, "Start afresh in a folder that already holds a run; the old run is deleted.")
     seed: int = option(0, "Seed of everything random: data order, sampling, the embedded model. Same seed, same run.")
 
+    cpu_threads: int = option(0, "Threads of each process on a CPU; 0 shares the cores among the processes.")
+
     # Policy
     model: str = option("Qwen/Qwen3-1.7B", "Hub id, local folder, or 'tiny', the embedded model. Paper: Qwen3-1.7B.")
     thinking: bool = option(False, "Let a thinking model think: rarely fits under 1,280 tokens.")
+    weights: Literal["float32", "float64"] = option("float32", "Type of the weights; float64 is for tests of exactness.")
     gradient_checkpointing: bool = option(False, "Recompute activations in the backward pass: less memory, 1/3 slower.")
     warm_start_pass_at_1: float = option(0.35, "Only for 'tiny': sampled pass@1 at which its warm start stops, (0, 1).")
 
@@ -133,7 +136,8 @@ class TrainConfig:
         for name in positive.split():
             if getattr(self, name) < 1:
                 yield f"{name} is {getattr(self, name)}; expected at least 1."
-        for name in ("eval_every", "save_every", "warmup_steps", "log_completions", "weight_decay", "noise_guard", "seed"):
+        for name in ("eval_every", "save_every", "warmup_steps", "log_completions", "weight_decay", "noise_guard", "seed",
+                     "cpu_threads"):
             if getattr(self, name) < 0:
                 yield f"{name} is {getattr(self, name)}; expected 0 or more."
         for name in ("temperature", "lr", "max_grad_norm", "tau_anc", "beta_r", "gain_scale", "verify_seconds"):
@@ -222,6 +226,16 @@ FREE_ON_RESUME = (
 )  # fmt: skip
 
 
+# What other trainers call our options.
+OTHER_NAMES = {
+    "learning_rate": "lr", "num_generations": "group_size", "n": "group_size", "max_steps": "steps", "beta": "tau_anc",
+    "max_completion_length": "max_completion_tokens", "max_new_tokens": "max_completion_tokens", "loss_type": "objective",
+    "max_prompt_length": "max_prompt_tokens", "epsilon_low": "epsilon", "num_iterations": "epochs", "dataset": "data",
+    "reward_funcs": "reward", "scale_rewards": "advantage_scale", "model_name_or_path": "model",
+    "mask_truncated_completions": "truncated", "lr_scheduler_type": "lr_schedule", "enable_thinking": "thinking",
+}  # fmt: skip
+
+
 def parse_config(argv: list[str] | None = None) -> tuple[TrainConfig, str | None]:
     """Read the command line and the file it names; return the configuration and the folder to resume, if any.
 
@@ -306,6 +320,8 @@ def _parse(parser: Any, words: list[str]) -> TrainConfig:
 def _require_known(name: str, *, where: str) -> None:
     known = [f.name for f in dataclasses.fields(TrainConfig)] + ["config", "resume", "help"]
     if name not in known and name.removeprefix("no_") not in known:
+        if name in OTHER_NAMES:
+            raise UserError(f"{name!r} in {where} is called {OTHER_NAMES[name]} here.")
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
         hint = f"Did you mean {near[0]}?" if near else "See --help for all options."
         raise UserError(f"{name!r} in {where} is no option of the trainer. {hint}")

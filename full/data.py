@@ -184,7 +184,7 @@ def _load_hub(source: str, split: str) -> tuple[Dataset, str, bool]:
         return concatenate_datasets(chosen), f"{hub_id} at revision {revision}", own
     raise UserError(
         f"data {source!r} cannot be loaded: {'; '.join(failures)}. Give a local file, --data problems.jsonl (problem, "
-        "level, type, solution), or the generated task, --data arithmetic --level all."
+        "level, type, solution), or run the embedded task: --config full/configs/tiny.yaml"
     )
 
 

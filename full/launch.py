@@ -15,23 +15,28 @@ from accelerate.utils import DistributedDataParallelKwargs
 from full.config import UserError
 
 
-def start_accelerator() -> Accelerator:
+def start_accelerator(cpu_threads: int = 0) -> Accelerator:
     """The Accelerator of this run, checked: as many processes as were asked for, and each hears the others.
 
     accelerate can start fewer processes than asked on a CPU (`--cpu --num_processes 2` starts one), or several that each
     train alone; both would run to the end and report numbers.
 
+    Args:
+        cpu_threads: threads of each process on a CPU; 0 shares the cores among the processes. accelerate would take one.
+
     Raises:
         UserError: with the way to start it.
     """
     on_cpu = not torch.cuda.is_available()
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if on_cpu:
+        torch.set_num_threads(cpu_threads or max(1, (psutil.cpu_count(logical=False) or 1) // world))
     accelerator = Accelerator(
         cpu=on_cpu,
         mixed_precision="no" if on_cpu else "bf16",  # weights and optimiser stay in float32
         # Ranks run different numbers of forward passes; a broadcast in each would hang.
         kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
     )
-    world = int(os.environ.get("WORLD_SIZE", "1"))
     asked = _processes_asked_for()
     if accelerator.num_processes != world or (asked is not None and world != asked):
         raise UserError(
@@ -74,7 +79,7 @@ def quiet_exit(message: str, code: int = 1) -> NoReturn:
     wait for us, so it is ended first. In distributed runs the launcher must see the failure, and is left alone.
     """
     print(message, file=sys.stderr, flush=True)
-    if os.environ.get("WORLD_SIZE", "1") == "1" and _launcher() and os.environ.get("LOCAL_RANK", "-1") in ("-1", "0"):
+    if "LOCAL_RANK" not in os.environ and _launcher():
         os.kill(os.getppid(), signal.SIGTERM)
     sys.stdout.flush()
     os._exit(code)

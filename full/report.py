@@ -1,5 +1,6 @@
 """What a run shows: the plan before it, one progress line during it, a table, a picture and advice after it."""
 
+import logging
 import resource
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,6 +15,17 @@ from tqdm import tqdm
 from apo_edu import Finding, palette
 from full.config import TrainConfig
 from full.runs import RunFolder
+
+
+def quiet_libraries() -> None:
+    """Turn off the progress bars and hints of the libraries, among which ours would be lost."""
+    import datasets
+    import transformers
+
+    datasets.disable_progress_bars()
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
+    logging.getLogger("accelerate").setLevel(logging.ERROR)
 
 
 class Console:
@@ -96,7 +108,7 @@ def advice(summary: Mapping[str, Any], findings: Sequence[Finding], config: Trai
     error = (after["pass@1_se"] ** 2 + before["pass@1_se"] ** 2) ** 0.5
     if findings:
         return findings[-1].remedy
-    if gain < 2 * error:
+    if gain <= 2 * error:
         return "the gain is within two standard errors: more steps, a higher lr, or problems that are solved sometimes."
     if config.objective == "apo" and config.schedule == "guarded":
         return "compare with another objective on the same seed (--objective grpo), or hold alpha (--schedule fixed)."

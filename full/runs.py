@@ -23,7 +23,7 @@ class RunFolder:
     """
 
     def __init__(self, config: TrainConfig, *, resume: bool, main: bool) -> None:
-        self.path, self.main = config.run_dir, main
+        self.path, self.main, self.resume = config.run_dir, main, resume
         self.checkpoints = self.path / "checkpoints"
         if not main:
             return
@@ -31,14 +31,15 @@ class RunFolder:
             if not config.overwrite:
                 raise UserError(
                     f"{self.path} already holds a run. Go on with it by --resume {self.path}, choose another --name, or "
-                    "replace it with --overwrite."
+                    "replace it with --overwrite true."
                 )
-            shutil.rmtree(self.path)
-        self.checkpoints.mkdir(parents=True, exist_ok=True)
 
     def write_config(self, config: TrainConfig, provenance: Mapping[str, Any]) -> None:
-        """config.yaml: all options, which --config and --resume read again, and where the data came from."""
+        """Create the folder, with config.yaml: all options, as --config and --resume read them, and the data's origin."""
         if self.main:
+            if config.overwrite and not self.resume:
+                shutil.rmtree(self.path, ignore_errors=True)
+            self.checkpoints.mkdir(parents=True, exist_ok=True)
             record = {**provenance, "python": platform.python_version(), **{name: version(name) for name in LIBRARIES}}
             text = config.to_yaml() + yaml.safe_dump({"provenance": record}, sort_keys=False)
             self._replace("config.yaml", text)

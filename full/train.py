@@ -33,7 +33,7 @@ from full.data import ProblemOrder, load_splits
 from full.evaluation import evaluate
 from full.launch import StopRequest, quiet_exit, start_accelerator
 from full.logprobs import Policy, micro_batches, score
-from full.policy import load_policy, render_prompts, save_model
+from full.policy import load_model, load_tokenizer, render_prompts, save_model
 from full.rewards import RewardError, Rewarder
 from full.rollouts import Rollout, Sampler
 from full.runs import RunFolder
@@ -41,23 +41,26 @@ from full.runs import RunFolder
 
 def main(argv: list[str] | None = None) -> None:
     """The story of a run."""
+    report.quiet_libraries()
     config, resume = parse_config(argv)
-    accelerator = start_accelerator()
+    accelerator = start_accelerator(config.cpu_threads)
     set_seed(config.seed)
     stop = StopRequest()
     run = RunFolder(config, resume=bool(resume), main=accelerator.is_main_process)
     say = report.Console(accelerator.is_main_process)
     check_processes(config, accelerator)
 
+    say.line(f"loading {config.model} and {config.data}")
+    tokenizer, model_name = load_tokenizer(config, accelerator)
     train_set, test_set = load_splits(config.data, level=config.level, seed=config.seed)
     test_set = test_set.select(range(min(config.eval_problems, len(test_set))))
     check_problems(config, train_set)
+    prompts, rendered = render_prompts(tokenizer, train_set, config)
+    test_prompts, _ = render_prompts(tokenizer, test_set, config)
     rewarder = Rewarder(config.reward, config.reward_weights, verify_seconds=config.verify_seconds)
     rewarder.self_test()
     say.line(f"data: {train_set.info.description}; {len(train_set)} to train, {len(test_set)} held out for evaluation")
-    model, tokenizer = load_policy(config, accelerator)
-    prompts, rendered = render_prompts(tokenizer, train_set, config)
-    test_prompts, _ = render_prompts(tokenizer, test_set, config)
+    model = load_model(model_name, config)
     say.plan(config, model, rendered, accelerator)
     provenance = {"train": train_set.info.description, "test": test_set.info.description}
     run.write_config(config, {**provenance, "processes": accelerator.num_processes})

@@ -1,0 +1,53 @@
+# make demo   set up, then watch a small language model learn with APO (about five minutes in all, no GPU, no network)
+# make test   set up, then lint, types and tests
+# make lab    set up, then JupyterLab with the lessons
+# make bench  set up, then the benchmarks
+# make slow   the checks that take too long for every change (random kills, three seeds, browser figures)
+# make page   one self-contained page with a working alpha slider: out/apo.html
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SEED ?= 0
+OBJECTIVE ?= apo
+
+.PHONY: demo test lab bench slow page setup lint notebooks golden
+.DEFAULT_GOAL := demo
+
+setup: $(VENV)/ready
+
+# torch is installed first and alone: an unpinned torch can bring gigabytes of CUDA libraries.
+$(VENV)/ready: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "apo_edu needs Python 3.11 or newer; set PYTHON=")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[full,notebooks,dev,peers]'
+	touch $@
+
+demo: setup
+	$(BIN)/accelerate launch --config_file full/configs/accelerate/one.yaml full/train.py \
+	    --config full/configs/tiny.yaml --objective $(OBJECTIVE) --seed $(SEED) --name demo-$(OBJECTIVE)-s$(SEED) \
+	    --overwrite true
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check apo_edu toys full tests
+	$(BIN)/mypy apo_edu
+
+test: lint
+	$(BIN)/python -m pytest -q -m "not slow"
+
+slow: setup
+	$(BIN)/python -m pytest -q -m slow
+
+lab: setup
+	$(BIN)/jupyter lab notebooks
+
+bench: setup
+	for file in tests/benchmarks/bench_*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
+page: setup
+	$(BIN)/python -m toys.page out/apo.html
+
+golden: setup
+	$(BIN)/python tests/golden/make_golden.py
