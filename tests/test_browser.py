@@ -6,8 +6,9 @@ Skipped where Chromium, Playwright, JupyterLab or Voila is missing. `APO_EDU_SHO
 import os
 from pathlib import Path
 
-import browser
 import pytest
+
+from tests import browser
 
 pytestmark = [
     pytest.mark.browser,
@@ -31,9 +32,9 @@ def reveal(committed):
     figure = Figure(figsize=(4, 2))
     figure.subplots().set_title(committed)
     return figure
-Predict("Which KL covers both modes?", {"KL(q || p), because missing a mode of q costs without bound": "Right: it covers.",
-        "KL(p || q)": "It may drop a mode: it pays only where p has mass."},
-        answer="KL(q || p), because missing a mode of q costs without bound", reveal=reveal)
+forward = "KL(q || p), because a mode of q that p misses costs without bound"
+choices = {forward: "It covers.", "KL(p || q)": "It may drop a mode: it pays only where p has mass."}
+Predict("Which KL covers both modes?", choices, answer=forward, reveal=reveal)
 """
 
 
@@ -81,7 +82,7 @@ def quiet(page):
 
 
 def test_film_strip_in_jupyterlab(tmp_path):
-    browser.write_notebook(tmp_path / "strip.ipynb", STRIP, "import time; time.sleep(1); print(strip.value)")
+    browser.write_notebook(tmp_path / "strip.ipynb", STRIP)
     with browser.serve("lab", tmp_path) as (base, token), browser.browser() as page:
         browser.open_in_lab(page, base, token, "strip.ipynb")
         strip = page.locator(".apo-strip")
@@ -90,21 +91,22 @@ def test_film_strip_in_jupyterlab(tmp_path):
         page.wait_for_timeout(400)
         # The kernel hears where the slider came to rest.
         value = state(page, strip)[2]
-        page.evaluate("window.jupyterapp.commands.execute('notebook:run-all-below')")
-        page.evaluate("""async () => { const panel = window.jupyterapp.shell.currentWidget;
-            await panel.sessionContext.session.kernel.requestExecute({code: "kept = strip.value"}).done;
-            const future = panel.sessionContext.session.kernel.requestExecute({code: "print(f'{kept:.3f}')"});
-            future.onIOPub = (message) => { if (message.header.msg_type === "stream") window.heard = message.content.text; };
+        page.evaluate("""async () => {
+            const kernel = window.jupyterapp.shell.currentWidget.sessionContext.session.kernel;
+            const future = kernel.requestExecute({ code: "print(f'{strip.value:.3f}')" });
+            future.onIOPub = ({ header, content }) => {
+              if (header.msg_type === "stream") window.heard = content.text; };
             await future.done; }""")
         assert page.evaluate("window.heard").strip() == value
-        # Without a kernel the strip goes on working.
+        quiet(page)
+        # Without a kernel the strip goes on working; the widget manager alone complains.
         page.evaluate("window.jupyterapp.shell.currentWidget.sessionContext.shutdown()")
         page.wait_for_timeout(500)
         page.locator(".apo-strip input").focus()
         page.keyboard.press("Home")
         page.wait_for_timeout(300)
         assert state(page, strip)[2] == "0.000"
-        quiet(page)
+        assert all("Could not send widget sync message" in error for error in page.errors)
 
 
 def test_page_from_a_file_without_network(tmp_path):
@@ -146,4 +148,7 @@ def test_notebook_as_an_app_in_voila(tmp_path):
         assert page.get_by_text("It may drop a mode").is_visible()
         page.wait_for_function("document.querySelectorAll('img.widget-image')[1].naturalWidth > 0")
         shoot(page, "voila")
+        # Voila 0.5's own template asks for an icon font on the web; it was refused, and nothing of ours needs it.
+        page.outside = [address for address in page.outside if "fontawesome" not in address]
+        page.errors = [error for error in page.errors if "Failed to load resource: net::ERR_FAILED" not in error]
         quiet(page)

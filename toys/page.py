@@ -43,7 +43,7 @@ def weight_strip() -> FilmStrip:
         left.legend(loc="upper left")
         samples = np.array([-2.5, 1.5])
         right.set(xlim=(-3.2, 6.6), ylim=(-0.6, 1.6), xlabel="weight", yticks=[0, 1])
-        right.set_yticklabels(["p has mass,\nq has none\n(log w = -2.5)", "q has mass,\np has little\n(log w = 1.5)"])
+        right.set_yticklabels(["p has mass,\nq has little\n(log w = -2.5)", "q has mass,\np has little\n(log w = 1.5)"])
         right.axvline(0, color="0.3", lw=0.8)
         right.set_title("Who is heard")
         right.grid(axis="y", visible=False)
@@ -65,8 +65,8 @@ def weight_strip() -> FilmStrip:
         low, high = weights(alpha, np.array([-2.5, 1.5]))
         louder = "the missed mode is louder" if abs(high) > abs(low) else "the misplaced mass is louder"
         return (
-            f"At alpha = {alpha:.3f} a sample where p misses q (log w = 1.5) weighs {high:+.2f}, and one where p has mass "
-            f"that q lacks (log w = -2.5) weighs {low:+.2f}: {louder}."
+            f"At alpha = {alpha:.3f} a sample where p misses q (log w = 1.5) weighs {high:+.2f}, and one where p has "
+            f"mass that q lacks (log w = -2.5) weighs {low:+.2f}: {louder}."
         )
 
     return FilmStrip(
@@ -78,9 +78,10 @@ def weight_strip() -> FilmStrip:
         ends=ENDS,
         start=0.5,
         describe=describe,
-        caption="Raising alpha turns the weight from log w, which shuns misplaced mass, to w - 1, which chases missed mass.",
-        alt="Left: the weight of a sample against its log density ratio, between the curves log w and w - 1. Right: bars "
-        "with the weights of two samples, one where p has mass and q none, one where q has mass and p little.",
+        caption="Raising alpha turns the weight from log w, which shuns misplaced mass, to w - 1, which chases what is "
+        "missed.",
+        alt="Left: the weight of a sample against its log density ratio, between the curves log w and w - 1. Right: "
+        "bars with the weights of two samples, one where p has mass and q little, one where q has mass and p little.",
     )
 
 
@@ -124,9 +125,10 @@ def divergence_strip() -> FilmStrip:
         ends=ENDS,
         start=0.5,
         describe=describe,
-        caption="Every alpha is zero at p = q only; what changes is the price of forgetting, without bound at alpha = 1.",
-        alt="The divergence between two coins against the probability of heads under p, between the two KL divergences, "
-        "touching zero at 0.8.",
+        caption="Every D_alpha is zero at p = q only; what changes is the price of forgetting, which has no bound "
+        "at alpha = 1.",
+        alt="The divergence between two coins against the probability of heads under p, between the two KL "
+        "divergences, touching zero at 0.8.",
     )
 
 
@@ -148,8 +150,8 @@ def page(strips: dict[str, Callable[[], FilmStrip]] | None = None) -> str:
         '<link rel="icon" href="data:,">\n'
         f"<title>Move alpha and understand</title>\n<style>{_SHEET}</style>\n</head>\n<body>\n<main>\n"
         "<h1>Move alpha and understand</h1>\n<p>The alpha-divergence D_alpha(q || p) goes from KL(p || q), which seeks "
-        "modes, at alpha = 0, to KL(q || p), which covers them, at alpha = 1. Drag a slider, or focus it and use the arrow "
-        "keys, Home and End.</p>\n" + "\n".join(parts) + "\n</main>\n</body>\n</html>\n"
+        "modes, at alpha = 0, to KL(q || p), which covers them, at alpha = 1. Drag a slider, or focus it and use the "
+        "arrow keys, Home and End.</p>\n" + "\n".join(parts) + "\n</main>\n</body>\n</html>\n"
     )
 
 

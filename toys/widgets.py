@@ -209,8 +209,8 @@ class FilmStrip(anywidget.AnyWidget):
                   describe=lambda alpha: f"At alpha = {alpha:.2f} ...", caption="...", alt="...")
 
     In Python: `index` and `second_index` (shared with the browser: set them and the picture follows), `value`,
-    `second_value`, `text` (the sentence), `picture` (PNG bytes). `to_html()` is the strip without a notebook. Where there
-    are no widgets, the notebook shows small multiples over the first knob, and their sentences.
+    `second_value`, `text` (the sentence), `picture` (PNG bytes). `to_html()` is the strip without a notebook. Where
+    there are no widgets, the notebook shows small multiples over the first knob, and their sentences.
 
     Args:
         setup, update: see above.
@@ -221,7 +221,7 @@ class FilmStrip(anywidget.AnyWidget):
         alt: what the pictures show, for those who cannot see them (the sentence tells the rest).
         second: a second `Knob`, or None. Frames multiply: 21 x 7 is as much as fits.
         figsize: inches; 8 inches are 768 pixels on the page.
-        dpi: resolution; 144 is sharp on fine screens. Lower it, or pass fewer values, for pictures that are full of ink.
+        dpi: resolution; 144 is sharp on fine screens. Lower it, or pass fewer values, for pictures full of ink.
         fps: pictures a second while playing.
         still: how many pictures the small multiples have.
 
@@ -264,7 +264,7 @@ class FilmStrip(anywidget.AnyWidget):
         self.knobs = (knob,) if second is None else (knob, second)
         if not fps > 0 or not 1 <= still <= len(knob.values):
             raise ValueError(
-                f"fps is {fps}, still is {still}; expected fps > 0 and still between 1 and the {len(knob.values)} values. "
+                f"fps is {fps}, still is {still}; expected fps > 0 and still from 1 to {len(knob.values)}. "
                 "Leave them out for 12 and 6."
             )
         self.caption, self.alt = caption, alt
@@ -286,11 +286,11 @@ class FilmStrip(anywidget.AnyWidget):
                 kept[at] = picture
             total += len(frames[-1])
             if total > MAX_STRIP_BYTES:
-                expected = total / (at + 1) * len(grid) / 1e6
+                each = total / (at + 1)
                 raise ValueError(
-                    f"the strip has {len(grid)} pictures of about {total / (at + 1) / 1e3:.0f} kB, {expected:.1f} MB in "
-                    f"all; expected at most {MAX_STRIP_BYTES / 1e6:.0f} MB. Pass fewer values, a smaller figsize, or a "
-                    f"dpi below {dpi}."
+                    f"the strip has {len(grid)} pictures of about {each / 1e3:.0f} kB, "
+                    f"{each * len(grid) / 1e6:.1f} MB in all; expected at most {MAX_STRIP_BYTES / 1e6:.0f} MB. "
+                    f"Pass fewer values, a smaller figsize, or a dpi below {dpi}."
                 )
         self._still_png = _contact_sheet(
             [kept[at] for at in self._chosen], [f"{label} = {knob.text(grid[at][0])}" for at in self._chosen]
@@ -505,8 +505,8 @@ def _control(name: str, control: Any) -> ipywidgets.Widget:
     if isinstance(control, ipywidgets.Widget):
         if not hasattr(control, "value") or not getattr(control, "description", "").strip():
             raise ValueError(
-                f"control {name!r} is a {type(control).__name__} without a value or a description; expected both. Give it "
-                "description='...', which is its visible label."
+                f"control {name!r} is a {type(control).__name__} without a value or a description; expected both. Give "
+                "it description='...', which is its visible label."
             )
         return control
     try:
@@ -518,8 +518,8 @@ def _control(name: str, control: Any) -> ipywidgets.Widget:
         ) from None
     if not (low < high and step > 0 and low <= start <= high):
         raise ValueError(
-            f"control {name!r} has low {low}, high {high}, step {step}, start {start}; expected low < high, step > 0 and "
-            "the start between them. Check the order: (label, low, high, step, start)."
+            f"control {name!r} has low {low}, high {high}, step {step}, start {start}; expected low < high, step > 0 "
+            "and the start between them. Check the order: (label, low, high, step, start)."
         )
     whole = all(isinstance(number, int) for number in (low, high, step, start))
     kind = ipywidgets.IntSlider if whole else ipywidgets.FloatSlider
@@ -547,8 +547,8 @@ class Predict(ipywidgets.VBox):
         Predict("At which alpha does the fit first lock onto a mode?", (0.0, 1.0, 0.05), answer=0.55, tolerance=0.1,
                 label="alpha", explain={"low": "...", "right": "...", "high": "..."}, reveal=draw)
 
-    In Python: set `choice.value`, call `commit()`; then `committed`, `correct`, `text` and `picture` are set. Where there
-    are no widgets it is a question in Markdown with a fold-out answer.
+    In Python: set `choice.value`, call `commit()`; then `committed`, `correct`, `text` and `picture` are set. Where
+    there are no widgets it is a question in Markdown with a fold-out answer.
 
     Args:
         question: plain text.
@@ -593,13 +593,13 @@ class Predict(ipywidgets.VBox):
             self._why = dict(explain or {})
             if {"low", "right", "high"} - self._why.keys():
                 raise ValueError(
-                    f"explain has {sorted(self._why)}; expected 'low', 'right' and 'high'. Say why each is wrong or right."
+                    f"explain has {sorted(self._why)}; expected 'low', 'right' and 'high'. Say why each is so."
                 )
             low, high, step = choices
             if not low <= answer <= high or tolerance < 0:
                 raise ValueError(
-                    f"answer is {answer} with tolerance {tolerance}; expected {low} to {high} and a tolerance >= 0. Widen "
-                    "the slider."
+                    f"answer is {answer} with tolerance {tolerance}; expected {low} to {high} and a tolerance >= 0. "
+                    "Widen the slider."
                 )
             self.choice = _control("choices", (label, low, high, step, low))
         self._numeric = not isinstance(choices, Mapping)
@@ -719,10 +719,10 @@ class SelfTest:
 def figure(picture: Figure | bytes, caption: str, alt: str) -> None:
     """Show a picture with its caption printed as text, and with words for those who cannot see it.
 
-    The output is `image/png` with its alt text in the output's metadata, the place that Jupyter has for it. Of those who
-    read it, nbconvert 7.17 uses it in its classic template only; its lab template, JupyterLab 4.6 and GitHub drop it. An
-    HTML image would carry it, but is not sure to show on GitHub. So the same words also follow the caption, folded, where
-    everybody can read them.
+    The output is `image/png` with its alt text in the output's metadata, the place that Jupyter has for it. Of its
+    readers, nbconvert 7.17 uses it in its classic template only; its lab template, JupyterLab 4.6 and GitHub drop it.
+    An HTML image would carry it, but is not sure to show on GitHub. So the same words also follow the caption, folded,
+    where everybody can read them.
 
         figure(fig, "Forward KL covers both modes.", "Target with modes at -2 and 2; a fit with sd 2.05 over both.")
 
