@@ -1,0 +1,366 @@
+"""Figures: each function takes (ax, data), draws on that Axes and returns it. Nothing here computes, shows or saves.
+
+Colour means alpha, from one map in every figure; other series have the fixed colours of `apo_edu.palette`. Many runs are a
+median line with the quartiles shaded, and the legend says how many.
+"""
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import LinearSegmentedColormap, Normalize
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from apo_edu import palette
+
+ALPHA_MAP = LinearSegmentedColormap.from_list("alpha", palette.ALPHA_COLORS)
+CYCLE = (
+    palette.BLUE,
+    palette.VERMILION,
+    palette.GREEN,
+    palette.PURPLE,
+    palette.ORANGE,
+    palette.SKY_BLUE,
+    palette.BLACK,
+)
+DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)), (0, (8, 2)))
+SERIES_LABELS = {
+    "reward": "sampled reward", "expected_reward": "expected reward", "entropy": "entropy of the arms (1 = uniform)",
+    "alpha": "order alpha", "confidence": "confidence c", "improvement": "improvement gate p",
+    "grad_norm": "gradient norm", "ess": "effective sample size (arms)", "kl_anchor": "KL(policy || anchor) (nats)",
+    "good_arms": "good arms kept",
+}  # fmt: skip
+
+
+@contextlib.contextmanager
+def style() -> Iterator[None]:
+    """The project's one style: `with style(): figure = Figure(...)`."""
+    with matplotlib.rc_context(palette.STYLE):
+        yield
+
+
+def figure(
+    rows: int = 1, columns: int = 1, *, size: tuple[float, float] | None = None, **kwargs: Any
+) -> tuple[Figure, Any]:
+    """A Figure of the object API and its Axes (an array if more than one), about 4 x 3 inches a panel."""
+    with style():
+        made = Figure(figsize=size or (4.4 * columns, 3.2 * rows))
+        axes = made.subplots(rows, columns, **kwargs)
+    return made, axes
+
+
+def alpha_line(alpha: float) -> dict[str, Any]:
+    """Colour and dash of a line for this alpha: never told by colour alone."""
+    return {"color": palette.alpha_color(alpha), "linestyle": DASHES[round(4 * min(max(alpha, 0.0), 1.0))]}
+
+
+def alpha_bar(ax: Axes) -> Any:
+    """A labelled colour bar of alpha beside the Axes."""
+    bar = ax.figure.colorbar(ScalarMappable(Normalize(0.0, 1.0), ALPHA_MAP), ax=ax, ticks=[0, 0.5, 1])
+    bar.ax.set_yticklabels(["0 seeks", "0.5", "1 covers"])
+    bar.set_label("order alpha")
+    return bar
+
+
+def median_band(ax: Axes, x: Any, runs: Any, label: str = "", **line: Any) -> Axes:
+    """Median over the last axis of runs [points, runs] with the quartiles shaded; the legend says how many runs."""
+    values = _array(runs)
+    low, middle, high = np.quantile(values, [0.25, 0.5, 0.75], axis=-1)
+    (drawn,) = ax.plot(_array(x), middle, label=f"{label} ({values.shape[-1]} runs)".strip(), **line)
+    if values.shape[-1] > 1:
+        ax.fill_between(_array(x), low, high, color=drawn.get_color(), alpha=0.18, linewidth=0)
+    return ax
+
+
+def density_fits(ax: Axes, x: Any, target: Any, fits: Sequence[tuple[float, Any, bool]]) -> Axes:
+    """Target density and Gaussian fits: fits = [(alpha, density at x, is_global)]; local minima are thin."""
+    ax.fill_between(_array(x), _array(target), color="#dddddd", label="target q")
+    ax.plot(_array(x), _array(target), color=palette.TARGET, linewidth=1.0)
+    labelled: set[tuple[float, bool]] = set()
+    for alpha, density, is_global in fits:
+        key = (alpha, is_global)
+        label = None if key in labelled else f"alpha = {alpha:g}, {'global' if is_global else 'local'}"
+        labelled.add(key)
+        ax.plot(_array(x), _array(density), linewidth=2.6 if is_global else 1.0, label=label, **alpha_line(alpha))
+    ax.set(xlabel="x", ylabel="density (1 / unit of x)", ylim=(0, None))
+    ax.legend()
+    return ax
+
+
+def density_fits_2d(ax: Axes, x: Any, y: Any, target: Any, fits: Sequence[tuple[float, Any, Any, bool]]) -> Axes:
+    """2-D target [len(y), len(x)] as grey contours; fits = [(alpha, mean [2], covariance [2, 2], is_global)] as 2-sd ellipses."""
+    ax.contourf(_array(x), _array(y), _array(target), levels=8, cmap="Greys", alpha=0.8)
+    turn = np.linspace(0, 2 * np.pi, 200)
+    labelled: set[float] = set()
+    for alpha, mean, covariance, is_global in fits:
+        root = np.linalg.cholesky(_array(covariance))
+        edge = _array(mean)[:, None] + 2.0 * root @ np.stack([np.cos(turn), np.sin(turn)])
+        label = None if alpha in labelled or not is_global else f"alpha = {alpha:g}"
+        labelled |= {alpha} if is_global else set()
+        ax.plot(*edge, linewidth=2.4 if is_global else 0.9, label=label, **alpha_line(alpha))
+    ax.set(xlabel="x", ylabel="y", aspect="equal")
+    ax.legend(title="2-sd ellipses", loc="upper right")
+    return ax
+
+
+def bifurcation(ax: Axes, fits: Any, quantity: str = "mean") -> Axes:
+    """`Fits` of one 1-D target: mean or sd of every stationary fit against alpha. Filled: minima (big: global); crosses: saddles."""
+    values = _array(getattr(fits, quantity))[:, 0]
+    alphas, stable, best = (_array(getattr(fits, name)) for name in ("alpha", "stable", "best"))
+    for mask, label, look in (
+        (~stable, "saddle", {"marker": "x", "s": 14, "linewidths": 0.9, "color": "#888888"}),
+        (stable & ~best, "local minimum", {"marker": "o", "s": 16, "facecolors": "white"}),
+        (best, "global minimum", {"marker": "o", "s": 30}),
+    ):
+        if mask.any():
+            colors = [palette.alpha_color(alpha) for alpha in alphas[mask]]
+            extra = {} if "color" in look else {"edgecolors": colors}
+            if label == "global minimum":
+                extra["facecolors"] = colors
+            ax.scatter(alphas[mask], values[mask], label=label, **look, **extra)
+    ax.set(
+        xlabel="order alpha (0 seeks, 1 covers)",
+        ylabel=f"{'mean' if quantity == 'mean' else 'sd'} of the fit (unit of x)",
+    )
+    ax.legend(handletextpad=0.2)
+    return ax
+
+
+def hysteresis(ax: Axes, branches: Mapping[str, Any], quantity: str = "sd") -> Axes:
+    """{"down": Fits, "up": Fits} of `mixtures.continuation`: the warm-started fit in both directions."""
+    for name, color, dash in (("down", palette.VERMILION, "-"), ("up", palette.BLUE, "--")):
+        fits = branches[name]
+        label = f"alpha going {name}"
+        ax.plot(_array(fits.alpha), np.abs(_array(getattr(fits, quantity))[:, 0]), dash, color=color, label=label)
+    ax.set(
+        xlabel="order alpha",
+        ylabel="sd of the fit (unit of x)" if quantity == "sd" else "|mean| of the fit (unit of x)",
+    )
+    ax.legend()
+    return ax
+
+
+def integrand(ax: Axes, x: Any, contributions: Mapping[float, Any]) -> Axes:
+    """{alpha: contribution to D_alpha at each x} of one p against one q."""
+    for alpha, values in contributions.items():
+        ax.plot(_array(x), _array(values), label=f"alpha = {alpha:g}", **alpha_line(alpha))
+    ax.set(xlabel="x", ylabel="contribution to D_alpha\n(nats / unit of x)", ylim=(0, None))
+    ax.legend()
+    return ax
+
+
+def weight_curve(ax: Axes, log_ratio: Any, weights: Mapping[float, Any], samples: Any = None) -> Axes:
+    """{alpha: (r^alpha - 1)/alpha} against log r; `samples` marks the log ratios of the current samples on the axis."""
+    for alpha, values in weights.items():
+        ax.plot(_array(log_ratio), _array(values), label=f"alpha = {alpha:g}", **alpha_line(alpha))
+    if samples is not None:
+        marks = _array(samples)
+        ax.plot(
+            marks,
+            np.full(marks.shape, 0.02),
+            "|",
+            color=palette.BLACK,
+            markersize=10,
+            transform=ax.get_xaxis_transform(),
+            label="samples",
+        )
+    ax.set(xlabel="log r = log q/p (nats)", ylabel="weight (r^alpha - 1) / alpha")
+    ax.legend()
+    return ax
+
+
+def landscape(ax: Axes, means: Any, log_sds: Any, loss: Any, paths: Sequence[tuple[float, Any]] = ()) -> Axes:
+    """Contours of D_alpha [len(log_sds), len(means)] with descent paths [(alpha, points [steps, 2])] and their ends."""
+    values = _array(loss)
+    levels = np.quantile(values, np.linspace(0, 0.9, 14))
+    drawn = ax.contourf(_array(means), _array(log_sds), values, levels=np.unique(levels), cmap="Greys_r", extend="max")
+    ax.figure.colorbar(drawn, ax=ax, label="D_alpha (nats)", format="%.2f")
+    for alpha, points in paths:
+        line = _array(points)
+        ax.plot(line[:, 0], line[:, 1], **alpha_line(alpha), linewidth=1.6)
+        ax.plot(*line[0], "o", color="white", markeredgecolor="black", markersize=5)
+        ax.plot(*line[-1], "*", color=palette.alpha_color(alpha), markeredgecolor="white", markersize=12)
+    ax.set(xlabel="mean (unit of x)", ylabel="log sd", xlim=_ends(means), ylim=_ends(log_sds))
+    return ax
+
+
+def simplex(
+    ax: Axes, target: Any, paths: Mapping[float, Any] | None = None, field: tuple[Any, Any] | None = None
+) -> Axes:
+    """3-arm simplex: {alpha: path [steps, starts, 3]}, an optional vector field (points, velocities), the target as a star."""
+    corner = np.array([[0.0, 0.0], [1.0, 0.0], [0.5, np.sqrt(3) / 2]])
+    ax.plot(*corner[[0, 1, 2, 0]].T, color="#777777", linewidth=1.0)
+    for name, place, shift in zip(
+        ("arm 1", "arm 2", "arm 3"), corner, ((0, -0.06), (0, -0.06), (0, 0.03)), strict=True
+    ):
+        ax.text(*(place + shift), name, ha="center", va="center")
+    if field is not None:
+        points, arrows = (_array(part) @ corner for part in field)
+        ax.quiver(*points.T, *arrows.T, color="#9a9a9a", angles="xy", width=0.004)
+    for alpha, path in (paths or {}).items():
+        lines = _array(path) @ corner
+        for start in range(lines.shape[1]):
+            ax.plot(*lines[:, start].T, label=f"alpha = {alpha:g}" if start == 0 else None, **alpha_line(alpha))
+    ax.plot(
+        *(_array(target) @ corner),
+        "*",
+        color=palette.TARGET,
+        markersize=14,
+        markeredgecolor="white",
+        label="target q",
+        linestyle="none",
+    )
+    ax.set(aspect="equal", xlim=(-0.08, 1.08), ylim=(-0.12, 0.95))
+    ax.set_axis_off()
+    ax.legend(loc="upper left", bbox_to_anchor=(0.72, 1.0))
+    return ax
+
+
+def bandit_series(ax: Axes, histories: Mapping[Any, Any], series: str = "expected_reward") -> Axes:
+    """One series of several `History`s against the step: {alpha or label: History}; alphas take their colours."""
+    for index, (name, history) in enumerate(histories.items()):
+        line = alpha_line(name) if isinstance(name, float) else _line(index)
+        label = f"alpha = {name:g}" if isinstance(name, float) else str(name)
+        values = _array(getattr(history, series))
+        median_band(ax, np.arange(len(values)), values, label, **line)
+    ax.set(xlabel="step", ylabel=SERIES_LABELS[series])
+    ax.legend()
+    return ax
+
+
+def against_alpha(ax: Axes, histories: Mapping[float, Any], series: str = "expected_reward") -> Axes:
+    """The last value of one series against alpha, median and quartiles: {alpha: History}."""
+    alphas = sorted(histories)
+    values = np.stack([_array(getattr(histories[alpha], series))[-1] for alpha in alphas])
+    low, middle, high = np.quantile(values, [0.25, 0.5, 0.75], axis=-1)
+    ax.vlines(alphas, low, high, colors=[palette.alpha_color(alpha) for alpha in alphas], linewidth=3)
+    ax.scatter(alphas, middle, c=[palette.alpha_color(alpha) for alpha in alphas], s=36, zorder=3)
+    ax.plot(alphas, middle, color="#999999", linewidth=0.8, label=f"median, quartiles ({values.shape[1]} runs)")
+    mean = values.mean(-1)
+    ax.plot(alphas, mean, "x", color=palette.BLACK, markersize=6, label="mean")
+    ax.set(xlabel="order alpha (0 seeks, 1 covers)", ylabel=f"{SERIES_LABELS[series]}, at the end")
+    ax.legend()
+    return ax
+
+
+def schedule_traces(ax: Axes, history: Any) -> Axes:
+    """alpha, confidence and improvement of one `History` against the step."""
+    steps = np.arange(len(history.alpha))
+    median_band(ax, steps, history.alpha, "alpha", color=palette.PURPLE, linestyle="-")
+    median_band(ax, steps, history.confidence, "confidence c", color=palette.BLUE, linestyle="--")
+    median_band(ax, steps, history.improvement, "improvement p", color=palette.GREEN, linestyle=":")
+    ax.set(xlabel="step", ylabel="value (no unit)", ylim=(-0.03, 1.03))
+    ax.legend()
+    return ax
+
+
+def prompt_weights(ax: Axes, weights: Mapping[str, Any], *, normalise: bool = True) -> Axes:
+    """{objective: [group + 1]} against the success rate k / P; each scaled to a peak of 1 if `normalise`."""
+    for index, (name, values) in enumerate(weights.items()):
+        curve = _array(values)
+        curve = curve / curve.max() if normalise else curve
+        line = alpha_line(float(name.split()[1])) if name.startswith("apo ") else {
+            "color": palette.OBJECTIVE_COLORS.get(name, palette.BLACK), "linestyle": DASHES[index % len(DASHES)], "marker": "osD^v"[index % 5], "markersize": 4,
+        }  # fmt: skip
+        ax.plot(np.linspace(0, 1, len(curve)), curve, label=name, **line)
+    ax.set(
+        xlabel="success rate k / P of the prompt",
+        ylabel="push on correct completions" + (" / peak" if normalise else ""),
+    )
+    ax.legend(ncols=2, fontsize=8)
+    return ax
+
+
+def estimator_variance(ax: Axes, study: Any) -> Axes:
+    """Variance of one gradient estimate against alpha, log-log, for each estimator of an `EstimatorStudy`."""
+    for index, (name, values) in enumerate(study.variance.items()):
+        ax.loglog(_array(study.alphas), _array(values), marker="osD"[index], markersize=4, label=name, **_line(index))
+    ax.set(xlabel="order alpha", ylabel="variance of one estimate")
+    ax.legend(title=f"{study.num_samples} samples, {study.num_resamples} resamples")
+    return ax
+
+
+def effective_samples(ax: Axes, study: Any) -> Axes:
+    """Effective sample size of the weights r^alpha against alpha."""
+    ax.plot(_array(study.alphas), _array(study.ess), color=palette.BLUE)
+    ax.axhline(study.num_samples, color="#999999", linestyle=":", label=f"all {study.num_samples} samples")
+    ax.set(xlabel="order alpha", ylabel="effective sample size", ylim=(0, 1.08 * study.num_samples))
+    ax.legend()
+    return ax
+
+
+def target_bars(ax: Axes, rewards: Any, targets: Mapping[Any, Any]) -> Axes:
+    """{label: q [group]} as bars beside each other, one cluster per completion, with its reward below."""
+    width = 0.8 / len(targets)
+    places = np.arange(len(_array(rewards)))
+    for index, (name, q) in enumerate(targets.items()):
+        shift = (index - (len(targets) - 1) / 2) * width
+        label = f"beta_r = {name:g}" if isinstance(name, float) else str(name)
+        ax.bar(
+            places + shift,
+            _array(q),
+            width,
+            label=label,
+            color=CYCLE[index % len(CYCLE)],
+            hatch=("", "//", "..", "xx", "\\\\")[index % 5],
+            edgecolor="white",
+        )
+    ax.set_xticks(places, [f"{reward:g}" for reward in _array(rewards)])
+    ax.set(xlabel="reward of the completion", ylabel="target probability q", ylim=(0, 1))
+    ax.grid(axis="x", visible=False)
+    ax.legend()
+    return ax
+
+
+def noise_study(ax: Axes, study: Any, quantity: str = "gate") -> Axes:
+    """One quantity ("gate", "alpha", "reward", "good_arms") of a `NoiseStudy` against the signal-to-noise ratio."""
+    labels = {
+        "gate": "mean improvement gate p",
+        "alpha": "mean alpha",
+        "reward": "expected reward",
+        "good_arms": "good arms kept",
+    }
+    for index, (name, values) in enumerate(getattr(study, quantity).items()):
+        median_band(ax, study.snrs, values, name, marker="os"[index % 2], markersize=4, **_line(index))
+    ax.set_xscale("log", base=2)
+    ax.xaxis.set_major_formatter("{x:g}")
+    ax.set(xlabel="signal to noise (gap / sd of the reward)", ylabel=labels[quantity])
+    ax.legend()
+    return ax
+
+
+def training_curves(
+    ax: Axes, rows: Sequence[Mapping[str, Any]], keys: Sequence[str] = ("reward_mean",), *, smooth: int = 1
+) -> Axes:
+    """Keys of a run's metrics.jsonl (a list of dicts) against the step; rows without a key are skipped, `smooth` averages."""
+    for index, key in enumerate(keys):
+        pairs = [(row["step"], row[key]) for row in rows if row.get(key) is not None]
+        if not pairs:
+            raise ValueError(f"no row holds {key!r}; expected one of {sorted(rows[0]) if rows else []}.")
+        steps, values = np.array(pairs, dtype=float).T
+        if smooth > 1 and len(values) >= smooth:
+            values = np.convolve(values, np.ones(smooth) / smooth, mode="valid")
+            steps = steps[smooth - 1 :]
+        suffix = f" (mean of {smooth} steps)" if smooth > 1 else ""
+        ax.plot(steps, values, label=key.replace("_", " ") + suffix, **_line(index))
+    ax.set(xlabel="optimiser step", ylabel=keys[0].replace("_", " ") if len(keys) == 1 else "value")
+    ax.legend()
+    return ax
+
+
+def _line(index: int) -> dict[str, Any]:
+    return {"color": CYCLE[index % len(CYCLE)], "linestyle": DASHES[index % len(DASHES)]}
+
+
+def _array(values: Any) -> np.ndarray:
+    return values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+
+
+def _ends(values: Any) -> tuple[float, float]:
+    array = _array(values)
+    return float(array.min()), float(array.max())
