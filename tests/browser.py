@@ -4,8 +4,10 @@ Nothing is downloaded: the browser is the system's Chromium, driven by Playwrigh
 the loopback interface is refused and remembered in `page.outside`.
 """
 
+import base64
 import contextlib
 import importlib.util
+import io
 import json
 import os
 import secrets
@@ -21,6 +23,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import nbformat
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
 _FLAGS = ("--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync")
@@ -165,10 +168,10 @@ def open_in_lab(page, base: str, token: str, notebook: str, timeout: float = 60_
 
 
 # From start to stop, notes each key, each change of the picture (`changed`: it is in the document and loaded) and each
-# frame that was painted with a new picture (`painted`), and whether a frame had no picture or the box another height.
+# frame that was painted with a new picture (`painted`), and all heights that the box had.
 WATCH = r"""
 window.watch = (pictureSelector, boxSelector) => {
-  const log = { keys: [], changed: [], painted: [], blank: 0, heights: new Set() };
+  const log = { keys: [], changed: [], painted: [], heights: new Set() };
   const box = document.querySelector(boxSelector);
   let inDocument = null, onScreen = null, on = true;
   const ready = () => {
@@ -182,7 +185,6 @@ window.watch = (pictureSelector, boxSelector) => {
   const frame = () => {
     if (!on) return;
     const source = ready();
-    log.blank += source === null;
     log.heights.add(Math.round(box.getBoundingClientRect().height));
     if (source && source !== onScreen) {
       onScreen = source;
@@ -208,3 +210,25 @@ window.watch = (pictureSelector, boxSelector) => {
 };
 0;
 """
+
+
+class Screencast:
+    """The frames that the browser really showed between start and stop, each with its picture cut out."""
+
+    def __init__(self, page, selector: str):
+        self.box = page.locator(selector).first.bounding_box()
+        self.client, self.frames = page.context.new_cdp_session(page), []
+        self.client.on("Page.screencastFrame", self._keep)
+        self.client.send("Page.startScreencast", {"format": "jpeg", "quality": 60})
+
+    def _keep(self, event):
+        self.frames.append(event["data"])
+        self.client.send("Page.screencastFrameAck", {"sessionId": event["sessionId"]})
+
+    def stop(self) -> tuple[int, int]:
+        """(frames, blank frames): blank is where the picture's place is all of one colour."""
+        self.client.send("Page.stopScreencast")
+        edges = [self.box["x"], self.box["y"]]
+        edges += [edges[0] + self.box["width"], edges[1] + self.box["height"]]
+        cuts = [Image.open(io.BytesIO(base64.b64decode(frame))).convert("L").crop(edges) for frame in self.frames]
+        return len(cuts), sum(low > high - 40 for low, high in (cut.getextrema() for cut in cuts))

@@ -122,6 +122,16 @@ def test_page_is_one_file(tmp_path, monkeypatch):
     assert not re.search(r"https?:", text)
 
 
+def test_the_density_strip_tells_of_the_jump():
+    film = page.density_strip()
+    told = {}
+    for alpha in (0.2, 0.3, 0.6):
+        film.value = alpha
+        told[alpha] = film.text
+    assert "sits on one mode" in told[0.2] and "covers both modes" in told[0.3]
+    assert "There are 3 minima." in told[0.3] and "It is the only minimum." in told[0.6]
+
+
 def test_a_strip_over_the_limit_says_how_to_shrink(monkeypatch):
     monkeypatch.setattr(widgets, "MAX_STRIP_BYTES", 5_000)
     with pytest.raises(ValueError, match=r"5 pictures of about .* expected at most .*Pass fewer values"):

@@ -13,6 +13,7 @@ import torch
 
 from apo_edu import alpha_divergence, box_cox, palette
 
+from .mixtures import stationary_fits, two_modes
 from .widgets import FilmStrip
 
 ALPHAS = np.linspace(0.0, 1.0, 41)
@@ -132,7 +133,72 @@ def divergence_strip() -> FilmStrip:
     )
 
 
+def density_strip() -> FilmStrip:
+    """One Gaussian against modes at -2 and 2 (sd 0.6): every stationary fit of D_alpha, the best ones bold."""
+    target = two_modes(2.0)
+    table = stationary_fits(target, ALPHAS.tolist())
+    x = np.linspace(-5.0, 5.0, 401)
+    density = target.log_density(torch.from_numpy(x)[:, None]).exp().numpy()
+
+    def setup(figure):
+        left, right = figure.subplots(1, 2, width_ratios=(3, 2))
+        left.set(xlim=(-5, 5), ylim=(0, 0.85), xlabel="x", ylabel="density")
+        left.set_title("Target q and every stationary fit p")
+        left.fill_between(x, density, color="0.85")
+        left.plot(x, density, color=palette.TARGET, lw=1.2, label="target q")
+        for name, style in {"best fit": "-", "another minimum": "--", "saddle": ":"}.items():
+            left.plot([], [], style, color="0.35", lw=2.6 if style == "-" else 1.6, label=name)
+        left.legend(loc="upper left", ncols=2, fontsize=8.5)
+        right.set(xlim=(-0.02, 1.02), ylim=(-2.6, 2.6), xlabel="alpha", ylabel="mean of the fit")
+        right.set_title("Where the fits are")
+        for keep, size, face in [(~table.stable, 8, "white"), (table.stable, 14, "0.45"), (table.best, 34, "black")]:
+            rows = table.where(keep)
+            right.scatter(rows.alpha, rows.mean[:, 0], s=size, facecolor=face, edgecolor="0.35", lw=0.6, clip_on=False)
+        return {"fits": [left.plot([], [])[0] for _ in range(6)], "now": right.axvline(0.0, lw=2.0, alpha=0.7)}
+
+    def update(artists, alpha):
+        rows = table.at(alpha)
+        artists["now"].set_xdata([alpha, alpha])
+        artists["now"].set_color(palette.alpha_color(alpha))
+        for i, line in enumerate(artists["fits"]):
+            line.set_visible(i < len(rows))
+            if i >= len(rows):
+                continue
+            mean, sd = float(rows.mean[i, 0]), float(rows.sd[i, 0])
+            line.set_data(x, np.exp(-0.5 * ((x - mean) / sd) ** 2) / (sd * np.sqrt(2.0 * np.pi)))
+            best, stable = bool(rows.best[i]), bool(rows.stable[i])
+            line.set(linestyle="-" if best else "--" if stable else ":", linewidth=3.0 if best else 1.6)
+            line.set_color(palette.alpha_color(alpha) if stable else "0.5")
+
+    def describe(alpha):
+        rows = table.at(alpha)
+        best, minima = rows.where(rows.best), int(rows.stable.sum())
+        covers = len(best) == 1
+        return (
+            f"At alpha = {alpha:.3f} the best fit {'covers both modes' if covers else 'sits on one mode'} "
+            f"(sd {float(best.sd[0, 0]):.2f}): it misses {float(best.mass_missed[0]):.0%} of the target and keeps "
+            f"{float(best.mass_in_valley[0]):.0%} of its own mass in the valley. "
+            + ("It is the only minimum." if minima == 1 else f"There are {minima} minima.")
+        )
+
+    return FilmStrip(
+        setup,
+        update,
+        ALPHAS,
+        label="alpha",
+        form="{:.3f}",
+        ends=ENDS,
+        start=1.0,
+        describe=describe,
+        caption="Between covering and seeking there is a jump: the covering fit stays a minimum down to alpha = 0, but "
+        "a fit on one mode overtakes it.",
+        alt="Left: a target with two modes and the Gaussians that are stationary for D_alpha, the best one bold. "
+        "Right: the means of all stationary fits against alpha, one branch above 0.6, five below.",
+    )
+
+
 STRIPS: dict[str, Callable[[], FilmStrip]] = {
+    "One Gaussian, two modes": density_strip,
     "What alpha does to one sample's weight": weight_strip,
     "What alpha does to the price of forgetting": divergence_strip,
 }
@@ -150,8 +216,8 @@ def page(strips: dict[str, Callable[[], FilmStrip]] | None = None) -> str:
         '<link rel="icon" href="data:,">\n'
         f"<title>Move alpha and understand</title>\n<style>{_SHEET}</style>\n</head>\n<body>\n<main>\n"
         "<h1>Move alpha and understand</h1>\n<p>The alpha-divergence D_alpha(q || p) goes from KL(p || q), which seeks "
-        "modes, at alpha = 0, to KL(q || p), which covers them, at alpha = 1. Drag a slider, or focus it and use the "
-        "arrow keys, Home and End.</p>\n" + "\n".join(parts) + "\n</main>\n</body>\n</html>\n"
+        "modes, at alpha = 0, to KL(q || p), which covers them, at alpha = 1. Drag a slider, or focus it and use "
+        "the arrow keys, Home and End.</p>\n" + "\n".join(parts) + "\n</main>\n</body>\n</html>\n"
     )
 
 
