@@ -47,7 +47,7 @@ def hysteresis(seeds: int) -> Result:
     return (
         data,
         made,
-        "Going down, the covering fit survives to alpha = 0; going up, the locked fit lets go between 0.5 and 0.6.",
+        "Going down, the covering fit survives to alpha = 0; going up, the locked fit lets go just below 0.6.",
     )
 
 
@@ -189,7 +189,8 @@ def main(arguments: list[str] | None = None) -> int:
             f"python -m toys: --seeds is {options.seeds}; expected at least 1. 20 gives an interval.", file=sys.stderr
         )
         return 2
-    data, made, caption = TOYS[options.name](options.seeds)
+    with plotting.style():
+        data, made, caption = TOYS[options.name](options.seeds)
     options.out.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(options.out / f"{options.name}.npz", **{k: np.asarray(v) for k, v in data.items()})
     with plotting.style():

@@ -127,7 +127,9 @@ def bifurcation(ax: Axes, fits: Any, quantity: str = "mean") -> Axes:
         xlabel="order alpha (0 seeks, 1 covers)",
         ylabel=f"{'mean' if quantity == 'mean' else 'sd'} of the fit (unit of x)",
     )
-    ax.legend(handletextpad=0.2)
+    if np.ptp(values) < 0.1:  # nothing happens: do not magnify rounding into a branch
+        ax.set_ylim(values.mean() - 1.0, values.mean() + 1.0)
+    ax.legend(handletextpad=0.2, fontsize=8, loc=(0.64, 0.62 if quantity == "mean" else 0.34))
     return ax
 
 
@@ -244,7 +246,8 @@ def against_alpha(ax: Axes, histories: Mapping[float, Any], series: str = "expec
     mean = values.mean(-1)
     ax.plot(alphas, mean, "x", color=palette.BLACK, markersize=6, label="mean")
     ax.set(xlabel="order alpha (0 seeks, 1 covers)", ylabel=f"{SERIES_LABELS[series]}, at the end")
-    ax.legend()
+    ax.margins(y=0.25)
+    ax.legend(loc="upper left", fontsize=8)
     return ax
 
 
@@ -253,9 +256,11 @@ def schedule_traces(ax: Axes, history: Any) -> Axes:
     steps = np.arange(len(history.alpha))
     median_band(ax, steps, history.alpha, "alpha", color=palette.PURPLE, linestyle="-")
     median_band(ax, steps, history.confidence, "confidence c", color=palette.BLUE, linestyle="--")
-    median_band(ax, steps, history.improvement, "improvement p", color=palette.GREEN, linestyle=":")
+    median_band(ax, steps, history.improvement, "improvement p", color=palette.GREEN, linestyle=":", linewidth=0.9)
     ax.set(xlabel="step", ylabel="value (no unit)", ylim=(-0.03, 1.03))
-    ax.legend()
+    ax.legend(
+        loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3, fontsize=7, columnspacing=1.0
+    )  # below: the traces fill the panel
     return ax
 
 
