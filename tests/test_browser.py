@@ -147,6 +147,7 @@ def test_notebook_as_an_app_in_voila(tmp_path):
         page.get_by_text("Not so: the answer is").wait_for()
         assert page.get_by_text("It may drop a mode").is_visible()
         page.wait_for_function("document.querySelectorAll('img.widget-image')[1].naturalWidth > 0")
+        page.get_by_text("The picture in words").last.scroll_into_view_if_needed()
         shoot(page, "voila")
         # Voila 0.5's own template asks for an icon font on the web; it was refused, and nothing of ours needs it.
         page.outside = [address for address in page.outside if "fontawesome" not in address]
