@@ -11,9 +11,14 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
+from full.config import UserError
 from full.rollouts import Rollout
 
 MANIFEST = "manifest.json"
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint could not be written; the run can be resumed from the one before."""
 
 
 @dataclass
@@ -38,7 +43,7 @@ def save_checkpoint(folder: Path, accelerator: Accelerator, progress: Progress, 
     samples in use, is added per process. Older checkpoints are removed only after the new one is in place.
 
     Raises:
-        OSError: the disk is full or broken; what was there before is untouched.
+        CheckpointError: the disk is full or broken; what was there before is untouched.
     """
     final = folder / f"step-{progress.step}"
     aside = folder / f"writing-step-{progress.step}"
@@ -62,9 +67,12 @@ def save_checkpoint(folder: Path, accelerator: Accelerator, progress: Progress, 
             _sync(folder)
             for old in checkpoints(folder)[:-keep]:
                 shutil.rmtree(old)
-    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+    except Exception as error:  # a full disk is an OSError, a RuntimeError (torch) or a SafetensorError
         shutil.rmtree(aside, ignore_errors=True)
-        raise OSError(f"checkpoint of step {progress.step} could not be written to {folder}: {error}") from error
+        raise CheckpointError(
+            f"the checkpoint of step {progress.step} could not be written ({' '.join(str(error).split())[:200]}); what was "
+            f"there before is untouched. Make room and go on with --resume {folder.parent}"
+        ) from error
     accelerator.wait_for_everyone()
 
 
@@ -76,7 +84,7 @@ def load_checkpoint(folder: Path, accelerator: Accelerator) -> tuple[Progress, l
         at step 0: a run that was killed before its first one starts again from its seed.
 
     Raises:
-        ValueError: the checkpoint was written by another number of processes.
+        UserError: the checkpoint was written by another number of processes.
     """
     messages = []
     for path in reversed(checkpoints(folder)):
@@ -86,7 +94,7 @@ def load_checkpoint(folder: Path, accelerator: Accelerator) -> tuple[Progress, l
             continue
         processes = json.loads((path / MANIFEST).read_text())["processes"]
         if processes != accelerator.num_processes:
-            raise ValueError(
+            raise UserError(
                 f"{path} was written by {processes} processes; {accelerator.num_processes} are running. Resume with "
                 f"--num_processes {processes}."
             )

@@ -6,6 +6,7 @@ holds the same names; the command line wins over the file, and the file over the
 
 import dataclasses
 import difflib
+import math
 import os
 import sys
 from dataclasses import dataclass, field
@@ -213,6 +214,15 @@ class TrainConfig:
         if self.schedule == "ess":
             return EssAlpha(self.ess_fraction, self.alpha_max, self.alpha_min)
         return GuardedAlpha(self.alpha_max, self.alpha_min, self.rho, self.gain_scale, self.noise_guard)
+
+    def lr_factor(self, step: int) -> float:
+        """The learning rate of a step (from 0) as a fraction of its peak; never 0, so that no step is without effect."""
+        if step < self.warmup_steps:
+            return (step + 1) / (self.warmup_steps + 1)
+        left = max(self.steps - step, 0) / max(self.steps - self.warmup_steps, 1)
+        if self.lr_schedule == "linear":
+            return left
+        return 0.5 * (1.0 - math.cos(math.pi * left)) if self.lr_schedule == "cosine" else 1.0
 
     def to_yaml(self) -> str:
         """The whole configuration, as --config reads it."""

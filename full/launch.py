@@ -55,7 +55,8 @@ def _launcher() -> list[str]:
         words = psutil.Process(os.getppid()).cmdline()
     except psutil.Error:
         return []
-    return words if any("accelerate" in word for word in words[:3]) and "launch" in words[:4] else []
+    start = " ".join(words[:4])  # "python .../accelerate launch" or "python -m accelerate.commands.launch"
+    return words if "accelerate" in start and "launch" in start else []
 
 
 def _processes_asked_for() -> int | None:

@@ -51,7 +51,7 @@ def load_model(name: str, config: TrainConfig) -> Any:
     if getattr(model.config, "final_logit_softcapping", None):
         raise UserError(f"model {name!r} caps its logits, which the scoring here does not do; take another family.")
     if config.gradient_checkpointing:
-        model.activation_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
     return model
 
 

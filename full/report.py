@@ -222,7 +222,7 @@ def draw_alpha(ax: Any, rows: Sequence[Mapping[str, Any]], summary: Mapping[str,
     ax.plot(steps, column(rows, "confidence"), color=palette.SKY_BLUE, ls="--", lw=1.3, label="confidence $c_t$")
     ax.plot(steps, column(rows, "improvement"), color=palette.REWARD, ls=":", lw=1.6, label="improvement $p_t$")
     ax.set(title=r"$\alpha$ and its two gates", ylabel="no unit", ylim=(-0.03, 1.03))
-    ax.legend(loc="center left")
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=3)
     return ax
 
 
@@ -235,7 +235,8 @@ def draw_entropy(ax: Any, rows: Sequence[Mapping[str, Any]], summary: Mapping[st
 
 def draw_gradient(ax: Any, rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> Any:
     ax.plot(column(rows, "step"), column(rows, "grad_norm"), color=palette.PURPLE, lw=1)
-    ax.set(title="Gradient norm before clipping", ylabel="norm", yscale="log")
+    ax.set(title="Gradient norm before clipping", ylabel="norm")
+    ax.set_ylim(bottom=0)
     return ax
 
 
@@ -250,5 +251,5 @@ def draw_length(ax: Any, rows: Sequence[Mapping[str, Any]], summary: Mapping[str
     right.plot(steps, column(rows, "groups_with_signal"), color=palette.REWARD, ls=":", label="groups with signal")
     right.set(ylabel="fraction", ylim=(-0.03, 1.03))
     lines = [*ax.get_lines(), *right.get_lines()]
-    ax.legend(lines, [line.get_label() for line in lines], loc="best")
+    ax.legend(lines, [line.get_label() for line in lines], loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=3)
     return ax

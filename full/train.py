@@ -20,14 +20,13 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch import Tensor
-from transformers import get_scheduler
 
 from apo_edu import FailureMonitor, GroupBatch, candidate_entropy, effective_sample_size, group_signals
 from apo_edu.divergences import tilted_log_weights
 from apo_edu.objectives import Objective, coefficients
 from apo_edu.schedules import Schedule
 from full import report
-from full.checkpoints import Progress, load_checkpoint, save_checkpoint
+from full.checkpoints import CheckpointError, Progress, load_checkpoint, save_checkpoint
 from full.config import TrainConfig, UserError, parse_config
 from full.data import ProblemOrder, load_splits
 from full.evaluation import evaluate
@@ -69,12 +68,7 @@ def main(argv: list[str] | None = None) -> None:
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=config.lr, betas=(0.9, config.adam_beta2), weight_decay=config.weight_decay
     )
-    lr_schedule = get_scheduler(
-        "constant_with_warmup" if config.lr_schedule == "constant" else config.lr_schedule,
-        optimizer,
-        num_warmup_steps=config.warmup_steps,
-        num_training_steps=config.steps,
-    )
+    lr_schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, config.lr_factor)
     policy, optimizer = accelerator.prepare(Policy(model), optimizer)
     accelerator.register_for_checkpointing(schedule, lr_schedule)
     sampler = Sampler(
@@ -352,10 +346,14 @@ def require_finite(
     if bool(accelerator.gather(bad.long()).any()):
         path = run.path / f"failed-batch-{accelerator.process_index}.pt"
         torch.save({"what": what, "values": values, **dataclasses.asdict(mini)}, path)
-        raise RuntimeError(
+        raise NotFiniteError(
             f"a {what} is not finite; no update was made, and the batch is in {path}. Resume from the last checkpoint "
             f"with a smaller lr (now {config.lr:g}), a larger tau_anc (now {config.tau_anc:g}) or beta_r, in a new run."
         )
+
+
+class NotFiniteError(RuntimeError):
+    """A log-probability, coefficient or gradient is NaN or infinite; no update was made."""
 
 
 def is_due(step: int, every: int) -> bool:
@@ -389,10 +387,8 @@ def run_and_report(argv: list[str] | None = None) -> None:
         quiet_exit(str(stopped), stopped.code)
     except (UserError, RewardError) as error:
         quiet_exit(f"error: {error}", 2)
-    except (RuntimeError, OSError, ValueError) as error:
-        if "not finite" in str(error) or "checkpoint" in str(error) or "written by" in str(error):
-            quiet_exit(f"error: {error}", 1)
-        raise
+    except (CheckpointError, NotFiniteError) as error:
+        quiet_exit(f"error: {error}", 1)
 
 
 if __name__ == "__main__":

@@ -115,3 +115,13 @@ def test_the_tiny_file_is_valid_and_small():
 def test_dr_grpo_is_run_as_published():
     objective = TrainConfig(objective="dr_grpo", max_completion_tokens=9).make_objective()
     assert objective.keywords == {"max_tokens": 9, "scale": "none"}
+
+
+def test_learning_rate_by_hand():
+    def factors(schedule):
+        config = TrainConfig(steps=6, warmup_steps=2, lr_schedule=schedule)
+        return [config.lr_factor(step) for step in range(6)]
+
+    assert factors("constant") == pytest.approx([1 / 3, 2 / 3, 1, 1, 1, 1])
+    assert factors("linear") == pytest.approx([1 / 3, 2 / 3, 1, 3 / 4, 2 / 4, 1 / 4])  # no step is without effect
+    assert factors("cosine") == pytest.approx([1 / 3, 2 / 3, 1, (1 + 0.5**0.5) / 2, 0.5, (1 - 0.5**0.5) / 2])

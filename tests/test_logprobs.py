@@ -65,7 +65,7 @@ def test_gradient_checkpointing_changes_nothing():
     model, coef = small_model(), torch.ones(4, 4, dtype=torch.float64)
     model.train()
     want = gradient(model, coef, 1000)
-    model.activation_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
     torch.testing.assert_close(gradient(model, coef, 9), want, rtol=1e-12, atol=1e-12 * want.abs().max().item())
 
 

@@ -1,0 +1,241 @@
+"""What a run has done survives: kills at any moment, damaged checkpoints, full disks, and requests to stop."""
+
+import json
+import multiprocessing
+import os
+import random
+import resource
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from full import train
+from full.checkpoints import checkpoints
+from full.config import UserError
+from tests.helpers import metrics_without_times, save_small_model, small_run
+
+# A server that has imported everything once and forks a fresh process for each run.
+FORK = multiprocessing.get_context("forkserver")
+FORK.set_forkserver_preload(["full.train"])
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return save_small_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module")
+def reference(model, tmp_path_factory):
+    run = tmp_path_factory.mktemp("reference") / "run"
+    start(small_run(model, run, steps=10)).join()
+    return run
+
+
+def child(arguments: list[str], log: str, file_size: int | None) -> None:
+    """One run in a process of its own, its output in a file."""
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    if file_size is not None:
+        fill_the_disk(file_size)
+    train.run_and_report(arguments)
+
+
+def fill_the_disk(file_size: int) -> None:
+    """Make writes fail half way from step 4 on, as on a full disk: with its signal ignored, the limit is an error."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    original = train.save_checkpoint
+
+    def save(folder, accelerator, progress, *, keep):
+        if progress.step == 4:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, resource.RLIM_INFINITY))
+        original(folder, accelerator, progress, keep=keep)
+
+    train.save_checkpoint = save
+
+
+def log_of(run: Path) -> Path:
+    return run.with_suffix(".log")
+
+
+def start(arguments: list[str], file_size: int | None = None):
+    folder = arguments[arguments.index("--resume" if "--resume" in arguments else "--output_dir") + 1]
+    process = FORK.Process(target=child, args=(arguments, str(log_of(Path(folder))), file_size))
+    process.start()
+    return process
+
+
+def finish(run: Path) -> str:
+    """Resume until the run is complete; return what it printed."""
+    process = start(["--resume", str(run)])
+    process.join(120)
+    assert process.exitcode == 0, log_of(run).read_text()
+    return log_of(run).read_text()
+
+
+def same(run: Path, reference: Path) -> None:
+    """Metrics apart from timings, samples and final weights are bit-identical."""
+    assert metrics_without_times(run) == metrics_without_times(reference)
+    assert (run / "completions.jsonl").read_text() == (reference / "completions.jsonl").read_text()
+    ours, theirs = (load_file(folder / "model" / "model.safetensors") for folder in (run, reference))
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    summaries = [json.loads((folder / "summary.json").read_text()) for folder in (run, reference)]
+    assert summaries[0]["eval_before"] == summaries[1]["eval_before"]
+    assert summaries[0]["eval_after"] == summaries[1]["eval_after"]
+
+
+def wait_for(condition, seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+def lines(run: Path) -> int:
+    path = run / "metrics.jsonl"
+    return len(path.read_text().splitlines()) if path.exists() else 0
+
+
+@pytest.mark.parametrize("kill_after", [3, 6])
+def test_a_kill_in_the_middle_of_a_batch_of_samples(model, reference, tmp_path, kill_after):
+    # Four updates a batch: after 3 and 6 steps a batch is in use, off policy.
+    run = tmp_path / "run"
+    process = start(small_run(model, run, steps=10))
+    wait_for(lambda: lines(run) >= kill_after)
+    process.kill()
+    process.join()
+    assert lines(run) < 10
+    finish(run)
+    same(run, reference)
+
+
+@pytest.mark.slow
+def test_twelve_kills_at_random_moments(model, reference, tmp_path):
+    rng = random.Random(0)
+    run = tmp_path / "run"
+    arguments = small_run(model, run, steps=10)
+    kills = 0
+    while kills < 12:
+        process = start(["--resume", str(run)] if (run / "config.yaml").exists() else arguments)
+        # Runs take a few seconds; a third of the kills come while a checkpoint is being written.
+        if rng.random() < 0.33:
+            seen = {path.name for path in (run / "checkpoints").glob("writing-*")}
+            deadline = time.monotonic() + 20
+            while time.monotonic() < deadline and process.is_alive():
+                new = {path.name for path in (run / "checkpoints").glob("writing-*")} - seen
+                if new:
+                    time.sleep(rng.uniform(0.0, 0.02))
+                    break
+        else:
+            process.join(rng.uniform(0.5, 6.0))
+        if process.is_alive():
+            process.kill()
+            kills += 1
+        process.join()
+        if (run / "summary.json").exists():  # it got through: start again, with fresh luck
+            same(run, reference)
+            run = tmp_path / f"run{kills}"
+            arguments = small_run(model, run, steps=10)
+    if (run / "config.yaml").exists():
+        finish(run)
+    else:
+        start(arguments).join()
+    same(run, reference)
+
+
+def test_a_kill_while_a_checkpoint_is_written(model, reference, tmp_path):
+    run = tmp_path / "run"
+    process = start(small_run(model, run, steps=10))
+    wait_for(lambda: (run / "checkpoints" / "writing-step-5").exists())
+    process.kill()
+    process.join()
+    finish(run)
+    same(run, reference)
+    assert not list((run / "checkpoints").glob("writing-*"))
+
+
+def test_a_kill_before_the_first_checkpoint_starts_again(model, reference, tmp_path):
+    run = tmp_path / "run"
+    process = start(small_run(model, run, steps=10))
+    wait_for(lambda: (run / "config.yaml").exists())
+    process.kill()
+    process.join()
+    finish(run)
+    same(run, reference)
+
+
+@pytest.mark.parametrize("damage", ["truncate", "flip", "remove", "manifest"])
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(model, reference, tmp_path, damage):
+    run = tmp_path / "run"
+    process = start(small_run(model, run, steps=10, save_every=2))
+    wait_for(lambda: lines(run) >= 7)
+    process.kill()
+    process.join()
+    newest = checkpoints(run / "checkpoints")[-1]
+    target = newest / ("manifest.json" if damage == "manifest" else "optimizer.bin")
+    if damage == "remove":
+        target.unlink()
+    elif damage == "flip":
+        content = bytearray(target.read_bytes())
+        content[len(content) // 2] ^= 1
+        target.write_bytes(content)
+    else:
+        target.write_bytes(target.read_bytes()[:100])
+    said = finish(run)
+    assert f"checkpoint {newest} is damaged" in said
+    assert "falling back to the one before it" in said
+    same(run, reference)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_request_to_stop_leaves_a_resumable_run(model, reference, tmp_path, number):
+    run = tmp_path / "run"
+    process = start(small_run(model, run, steps=10, save_every=0))
+    wait_for(lambda: lines(run) >= 2)
+    os.kill(process.pid, number)
+    process.join(60)
+    assert process.exitcode == 128 + number
+    assert f"go on with --resume {run}" in log_of(run).read_text()
+    assert len(checkpoints(run / "checkpoints")) == 1
+    finish(run)
+    same(run, reference)
+
+
+def test_a_full_disk_leaves_the_last_checkpoint(model, reference, tmp_path):
+    run = tmp_path / "run"
+    process = start(small_run(model, run, steps=10), file_size=20_000)
+    process.join(60)
+    assert process.exitcode == 1
+    said = log_of(run).read_text()
+    assert "Traceback" not in said
+    assert "checkpoint of step 4 could not be written" in said
+    assert f"--resume {run}" in said
+    assert [path.name for path in checkpoints(run / "checkpoints")] == ["step-2", "step-3"]
+    finish(run)
+    same(run, reference)
+
+
+def test_resume_with_another_number_of_processes_is_refused(model, tmp_path):
+    run = tmp_path / "run"
+    start(small_run(model, run, steps=2)).join()
+    for path in checkpoints(run / "checkpoints"):
+        manifest = json.loads((path / "manifest.json").read_text())
+        (path / "manifest.json").write_text(json.dumps({**manifest, "processes": 2}))
+    with pytest.raises(UserError, match="was written by 2 processes; 1 are running.*--num_processes 2"):
+        train.main(["--resume", str(run)])
+
+
+def test_resuming_a_finished_run_repeats_its_end(model, reference, tmp_path):
+    run = tmp_path / "run"
+    start(small_run(model, run, steps=10)).join()
+    finish(run)
+    same(run, reference)
+
+
+def test_only_the_newest_checkpoints_are_kept(reference):
+    assert [path.name for path in checkpoints(reference / "checkpoints")] == ["step-9", "step-10"]

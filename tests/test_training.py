@@ -1,0 +1,257 @@
+"""The optimiser step is the same whatever the micro-batches, the processes or the padding; and equal seeds, equal runs."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from full import train
+from full.config import UserError
+from full.rewards import accuracy
+from tests.helpers import metrics_without_times, save_small_model, small_run
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return save_small_model(tmp_path_factory.mktemp("model"))
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(run / "model" / "model.safetensors")
+
+
+def distance(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
+    assert a.keys() == b.keys()
+    return max((a[name].double() - b[name].double()).abs().max().item() for name in a)
+
+
+@pytest.fixture(scope="module")
+def reference(model, tmp_path_factory):
+    """An uninterrupted run of six updates, two of them off policy by an update and four by an epoch."""
+    run = tmp_path_factory.mktemp("reference") / "run"
+    train.main(small_run(model, run, weights="float64"))
+    return run
+
+
+def test_files_and_metric_keys(reference):
+    assert {"config.yaml", "metrics.jsonl", "completions.jsonl", "summary.json", "curves.png", "checkpoints", "model"} <= {
+        path.name for path in reference.iterdir()
+    }
+    rows = [json.loads(line) for line in (reference / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
+    promised = (
+        "step reward_mean reward_std alpha confidence improvement ess candidate_entropy token_entropy loss grad_norm "
+        "kl_old clip_fraction completion_length truncated_fraction tokens_per_second seconds_generate seconds_update "
+        "seconds_step lr"
+    )
+    for row in rows:
+        assert set(promised.split()) <= row.keys()
+    summary = json.loads((reference / "summary.json").read_text())
+    for when in ("eval_before", "eval_after"):
+        assert {"pass@1", "pass@1_se", "n"} <= summary[when].keys()
+    assert {"steps", "seconds", "peak_memory_bytes", "seed", "objective", "schedule"} <= summary.keys()
+    sample = json.loads((reference / "completions.jsonl").read_text().splitlines()[0])
+    assert {"prompt", "completion", "answer", "reward"} <= sample.keys()
+    assert sample["prompt"].startswith("<|im_start|>user")
+    recorded = yaml.safe_load((reference / "config.yaml").read_text())
+    assert "split train" in recorded["provenance"]["train"]
+    assert recorded["group_size"] == 4
+
+
+def test_the_first_update_is_on_policy_and_the_next_are_not(reference):
+    rows = metrics_without_times(reference)
+    # Four updates a batch: two mini-batches, twice. Only the first of a batch sees the policy that sampled.
+    assert [row["batch"] for row in rows] == [0, 0, 0, 0, 1, 1]
+    assert rows[0]["kl_old"] == rows[4]["kl_old"] == 0.0
+    assert all(row["kl_old"] > 0 for row in rows if row["step"] not in (1, 5))
+    # The group mean is the anchor's uniform distribution: a value, and a gradient that is not zero.
+    assert rows[0]["grad_norm"] > 0
+
+
+def test_old_log_probabilities_are_not_computed_twice(model, tmp_path, monkeypatch):
+    calls = []
+    original = train.score
+    monkeypatch.setattr(train, "score", lambda *a, **k: calls.append(len(a[1])) or original(*a, **k))
+    train.main(small_run(model, tmp_path / "run", steps=4))
+    assert calls == [32, 16, 16, 16]  # the whole batch once; then a mini-batch before updates 2, 3 and 4
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"micro_batch_tokens": 1},
+        {"micro_batch_tokens": 70},
+        {"generation_rows": 5},
+        {"gradient_checkpointing": True},
+    ],
+    ids=str,
+)
+def test_cutting_the_batch_leaves_the_run_as_it_is(model, reference, tmp_path, changes):
+    train.main(small_run(model, tmp_path / "run", weights="float64", **changes))
+    assert distance(weights(tmp_path / "run"), weights(reference)) < 1e-12
+
+
+def test_float32_steps_agree_to_rounding(model, tmp_path):
+    runs = []
+    for tokens in (10_000, 64):
+        runs.append(tmp_path / str(tokens))
+        # One update: later ones amplify rounding through Adam's division.
+        train.main(small_run(model, runs[-1], micro_batch_tokens=tokens, steps=1, warmup_steps=0))
+    assert distance(weights(runs[0]), weights(runs[1])) < 1e-5
+
+
+@pytest.mark.parametrize("objective", ["grpo", "dapo", "dr_grpo", "gspo", "adpo"])
+def test_every_objective_is_indifferent_to_micro_batches(model, tmp_path, objective):
+    runs = []
+    for tokens in (10_000, 64):
+        runs.append(tmp_path / str(tokens))
+        train.main(
+            small_run(model, runs[-1], objective=objective, micro_batch_tokens=tokens, steps=3, weights="float64")
+        )
+    assert distance(weights(runs[0]), weights(runs[1])) < 1e-12
+    assert metrics_without_times(runs[0])[1]["grad_norm"] > 0
+
+
+def launch(arguments: list[str], *, processes: int, config: str = "cpu.yaml", extra: tuple[str, ...] = ()):
+    command = [sys.executable, "-m", "accelerate.commands.launch"]
+    command += ["--config_file", f"full/configs/accelerate/{config}", "--num_processes", str(processes), *extra]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+    return subprocess.run(
+        [*command, "full/train.py", *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300
+    )
+
+
+def test_two_processes_take_the_same_steps_as_one(model, reference, tmp_path):
+    out = launch(small_run(model, tmp_path / "run", weights="float64"), processes=2)
+    assert out.returncode == 0, out.stderr[-3000:]
+    assert distance(weights(tmp_path / "run"), weights(reference)) < 1e-12
+    one, two = metrics_without_times(reference), metrics_without_times(tmp_path / "run")
+    assert [row["tokens"] for row in one] == [row["tokens"] for row in two]
+    for a, b in zip(one, two, strict=True):
+        assert a == pytest.approx(b, rel=1e-9, abs=1e-12)
+    state = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert state["provenance"]["processes"] == 2
+
+
+def test_fewer_processes_than_asked_for_stop_the_run(model, tmp_path):
+    # accelerate starts one process here, silently.
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
+    out = subprocess.run(
+        [*command, "full/train.py", *small_run(model, tmp_path / "run")],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert out.returncode != 0
+    assert "2 processes were asked for but 1 work together" in out.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_groups_must_stay_whole(model, tmp_path):
+    out = launch(small_run(model, tmp_path / "run", prompts_per_batch=9, mini_batch_prompts=3), processes=2)
+    assert out.returncode != 0
+    assert "mini_batch_prompts is 3 on 2 processes; expected a multiple, so that groups stay whole" in out.stderr
+
+
+def test_equal_seeds_give_equal_runs_and_others_do_not(model, reference, tmp_path):
+    train.main(small_run(model, tmp_path / "same", weights="float64"))
+    assert metrics_without_times(tmp_path / "same") == metrics_without_times(reference)
+    assert distance(weights(tmp_path / "same"), weights(reference)) == 0.0
+    train.main(small_run(model, tmp_path / "other", weights="float64", seed=1))
+    assert metrics_without_times(tmp_path / "other") != metrics_without_times(reference)
+
+
+def test_truncated_completions_are_kept_or_left_out_and_counted(model, tmp_path):
+    rows = {}
+    for choice in ("keep", "mask"):
+        train.main(small_run(model, tmp_path / choice, truncated=choice, steps=1, weights="float64"))
+        (rows[choice],) = metrics_without_times(tmp_path / choice)
+    assert rows["keep"]["truncated_fraction"] == rows["mask"]["truncated_fraction"] > 0
+    assert rows["keep"]["loss"] != rows["mask"]["loss"]
+
+
+def test_unloadable_model_names_the_embedded_one(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=r"model .*empty' cannot be loaded: .* full/configs/tiny.yaml") as caught:
+        train.main(["--model", str(tmp_path / "empty"), "--output_dir", str(tmp_path / "run")])
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_without_a_model_the_plain_command_ends_in_one_line_without_a_traceback(tmp_path):
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hub")}
+    command = [sys.executable, "-m", "accelerate.commands.launch", "full/train.py", "--output_dir", str(tmp_path / "run")]
+    out = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+    assert out.returncode != 0
+    assert "Traceback" not in out.stderr
+    assert out.stderr.strip().splitlines()[-1].startswith("error: model 'Qwen/Qwen3-1.7B' cannot be loaded")
+    assert "full/configs/tiny.yaml" in out.stderr
+
+
+def test_a_folder_with_a_run_is_not_overwritten_unasked(model, tmp_path):
+    arguments = small_run(model, tmp_path / "run", steps=1)
+    train.main(arguments)
+    with pytest.raises(UserError, match=r"already holds a run.*--resume .*--overwrite true"):
+        train.main(arguments)
+    train.main([*arguments, "--overwrite", "true"])
+
+
+def test_too_few_problems_for_a_batch(model, tmp_path):
+    path = tmp_path / "few.jsonl"
+    path.write_text("".join(json.dumps({"problem": f"p{i}", "answer": "1"}) + "\n" for i in range(30)))
+    with pytest.raises(UserError, match="training problems for prompts_per_batch 64; expected at least one each"):
+        train.main(small_run(model, tmp_path / "run", data=path, prompts_per_batch=64))
+
+
+@pytest.mark.parametrize("what", ["logps", "gradient"])
+def test_a_value_that_is_not_finite_stops_before_the_update(model, tmp_path, monkeypatch, what):
+    broken = save_small_model(tmp_path / "broken")
+    if what == "logps":
+        original = train.score
+        monkeypatch.setattr(train, "score", lambda *a, **k: tuple(t * float("nan") for t in original(*a, **k)))
+    else:
+        original_spread = train.micro_batches.__globals__["PaddedRows"].spread
+        monkeypatch.setattr(
+            train.micro_batches.__globals__["PaddedRows"],
+            "spread",
+            lambda self, coef: original_spread(self, coef) * float("inf"),
+        )
+    with pytest.raises(RuntimeError, match=r"is not finite; no update was made, and the batch is in .*smaller lr"):
+        train.main(small_run(broken, tmp_path / "run"))
+    saved = torch.load(tmp_path / "run" / "failed-batch-0.pt", weights_only=False)
+    assert len(saved["completions"]) == len(saved["prompts"]) == 16
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+def test_model_folder_is_an_ordinary_one(reference):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(reference / "model")
+    loaded = AutoModelForCausalLM.from_pretrained(reference / "model")
+    ids = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "x"}], add_generation_prompt=True, return_tensors="pt", return_dict=True
+    )
+    assert loaded.generate(**ids, max_new_tokens=2).shape[1] <= ids["input_ids"].shape[1] + 2
+
+
+MATH = ROOT.parent / "shared" / "data" / "math_level3.jsonl"
+
+
+@pytest.mark.skipif(not MATH.exists(), reason="the MATH sample is not here")
+def test_real_problems_take_the_same_path(model, tmp_path):
+    run = tmp_path / "run"
+    options = {"data": MATH, "level": 3, "max_prompt_tokens": 4096, "reward": "accuracy", "steps": 2}
+    train.main(small_run(model, run, prompts_per_batch=2, mini_batch_prompts=1, **options))
+    samples = [json.loads(line) for line in (run / "completions.jsonl").read_text().splitlines()]
+    assert all("put your final answer within \\boxed{}" in sample["prompt"] for sample in samples)
+    assert all(accuracy(f"\\boxed{{{sample['answer']}}}", sample["answer"]) == 1.0 for sample in samples)
