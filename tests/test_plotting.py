@@ -1,6 +1,7 @@
 """Every plotting function returns its Axes, labels them, and draws without pyplot."""
 
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -76,4 +77,4 @@ def test_missing_key_names_those_there_are():
 
 def test_pyplot_is_never_imported():
     assert "matplotlib.pyplot" not in plotting.__dict__
-    assert "pyplot" not in open(sys.modules["toys.plotting"].__file__).read()
+    assert "pyplot" not in Path(sys.modules["toys.plotting"].__file__).read_text()
