@@ -20,21 +20,23 @@ def test_a_seed_is_the_same_run_whatever_runs_beside_it():
 
 
 @pytest.mark.parametrize("objective", [objectives.apo, objectives.grpo, objectives.dr_grpo])
-def test_one_step_equals_autograd_through_the_whole_policy(objective):
+def test_two_updates_equal_autograd_through_the_whole_policy(objective):
     bandit, contexts = bandits.contextual(3, 5, noise=0.3), 3
     features = tied_features(contexts, 2)
-    loop = Loop(objective=objective, num_steps=1, lr=0.7, group=4)
+    loop = Loop(objective=objective, num_steps=1, updates=2, lr=2.0, group=4)
     history = run(bandit, loop, seeds=[5], features=features)
     # The same step, with torch differentiating the loss down to theta. Draws: the documented generator of the run.
     uniform, luck = torch.rand(bandits.BLOCK, 2, contexts, 4, generator=torch.Generator().manual_seed(5)).double()[0]
     theta = torch.zeros(2, 5, dtype=torch.float64, requires_grad=True)
-    log_pi = torch.log_softmax(features @ theta, -1)
-    arms = (uniform[..., None] > log_pi.detach().exp().cumsum(-1)[:, None]).sum(-1).clamp(max=4)
-    logps = log_pi.gather(-1, arms)[..., None]
+    arms = (uniform[..., None] > torch.full((5,), 0.2, dtype=torch.float64).cumsum(-1)).sum(-1).clamp(max=4)
     rewards = bandit.draw(arms[None], luck[None])[0]
-    batch = GroupBatch(logps=logps, old_logps=logps.detach(), mask=torch.ones_like(logps), rewards=rewards)
-    objective(batch, alpha=0.6, **loop.keywords())[0].backward()
-    expected = torch.softmax(features @ (-0.7 * theta.grad), -1)
+    old_logps = torch.full((contexts, 4, 1), 0.2, dtype=torch.float64).log()
+    for _ in range(2):  # the second is off policy: there GRPO's clipped coefficients do not sum to 0
+        logps = torch.log_softmax(features @ theta, -1).gather(-1, arms)[..., None]
+        batch = GroupBatch(logps=logps, old_logps=old_logps, mask=torch.ones_like(logps), rewards=rewards)
+        (grad,) = torch.autograd.grad(objective(batch, alpha=0.6, **loop.keywords())[0], theta)
+        theta = (theta - 2.0 * grad).detach().requires_grad_()
+    expected = torch.softmax(features @ theta.detach(), -1)
     torch.testing.assert_close(history.probs[-1, 0], expected, rtol=1e-9, atol=1e-12)
 
 
