@@ -55,7 +55,7 @@ def require_finite(name: str, value: Tensor, *, kind: str) -> None:
 def require_broadcastable(**named: Tensor) -> torch.Size:
     """Return the shape that the tensors broadcast to; raise if there is none."""
     try:
-        return torch.broadcast_shapes(*(value.shape for value in named.values()))
+        return torch.broadcast_shapes(*(value.shape for value in named.values()))  # type: ignore[no-untyped-call]
     except RuntimeError:
         shapes = ", ".join(f"{name} has shape {tuple(value.shape)}" for name, value in named.items())
         raise ValueError(f"{shapes}; expected shapes that broadcast. Use [prompts, group] for each.") from None
@@ -78,7 +78,7 @@ def require_orders(alpha: float | Tensor, like: Tensor) -> Tensor:
     if not bool(torch.isfinite(orders).all()):
         raise ValueError(f"alpha is {_show(alpha)}; expected a finite order. Use 0.0 or 1.0 for the KL limits.")
     try:
-        torch.broadcast_shapes(orders.shape, like.shape[:-1])
+        torch.broadcast_shapes(orders.shape, like.shape[:-1])  # type: ignore[no-untyped-call]
     except RuntimeError:
         raise ValueError(
             f"alpha has shape {tuple(orders.shape)}; expected a number or a shape that broadcasts to the batch "

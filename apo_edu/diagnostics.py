@@ -81,7 +81,9 @@ class FailureMonitor:
         max_log_ratio: float = 10.0,
     ) -> None:
         if window < 4:
-            raise ValueError(f"window is {window}; expected at least 4 steps. 20 suits runs of a hundred steps or more.")
+            raise ValueError(
+                f"window is {window}; expected at least 4 steps. 20 suits runs of a hundred steps or more."
+            )
         if not spike > 1:
             raise ValueError(f"spike is {spike}; expected > 1, a multiple of the median gradient norm, e.g. 10.")
         self.window, self.alpha_max, self.spike, self.max_log_ratio = window, alpha_max, spike, max_log_ratio

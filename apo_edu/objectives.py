@@ -189,9 +189,7 @@ def adpo(
     return loss, _anchored_stats(batch, log_q, log_p.detach(), 1.0)
 
 
-def grpo(
-    batch: GroupBatch, *, alpha: float | Tensor | None = None, epsilon: float = 0.2
-) -> tuple[Tensor, Stats]:
+def grpo(batch: GroupBatch, *, alpha: float | Tensor | None = None, epsilon: float = 0.2) -> tuple[Tensor, Stats]:
     """GRPO: the clipped token surrogate, averaged over the tokens of a completion, then over completions.
 
         L = -mean_i 1/|o_i| sum_t min(rho_it A_i, clip(rho_it, 1 - epsilon, 1 + epsilon) A_i),  rho = pi / pi_old

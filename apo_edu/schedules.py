@@ -70,13 +70,17 @@ def group_signals(
     runs = 1 if num_runs is None else num_runs
     prompts, group = batch.rewards.shape
     if prompts % runs:
-        raise ValueError(f"num_runs is {runs} for {prompts} prompts; expected a divisor. Give every run as many prompts.")
+        raise ValueError(
+            f"num_runs is {runs} for {prompts} prompts; expected a divisor. Give every run as many prompts."
+        )
     log_q, log_p = group_distributions(
         batch, tau_anc=tau_anc, beta_r=beta_r, logp_reduction=logp_reduction, scale=scale
     )
     if confidence_from == "tokens":
         if token_entropy is None:
-            raise ValueError("token_entropy is None; expected the normalised token entropy for confidence_from='tokens'.")
+            raise ValueError(
+                "token_entropy is None; expected the normalised token entropy for confidence_from='tokens'."
+            )
         entropy = torch.as_tensor(token_entropy, dtype=torch.float64).expand(runs)
     elif confidence_from == "anchored":
         entropy = normalized_entropy(log_p).view(runs, -1).mean(-1)
@@ -100,9 +104,7 @@ def group_signals(
     assert isinstance(signals.reward, Tensor)
     assert isinstance(signals.reward_se, Tensor)
     assert isinstance(signals.confidence, Tensor)
-    return Signals(
-        signals.reward.item(), signals.reward_se.item(), signals.confidence.item(), log_q=log_q, log_p=log_p
-    )
+    return Signals(signals.reward.item(), signals.reward_se.item(), signals.confidence.item(), log_q=log_q, log_p=log_p)
 
 
 def candidate_entropy(batch: GroupBatch, *, logp_reduction: str = "mean") -> Tensor:
@@ -142,7 +144,9 @@ class LinearAlpha:
         _require_number("alpha_start", alpha_start)
         _require_number("alpha_end", alpha_end)
         if num_steps < 1:
-            raise ValueError(f"num_steps is {num_steps}; expected at least 1, the number of optimiser steps to the end.")
+            raise ValueError(
+                f"num_steps is {num_steps}; expected at least 1, the number of optimiser steps to the end."
+            )
         self.alpha_start, self.alpha_end, self.num_steps = float(alpha_start), float(alpha_end), int(num_steps)
         self.alpha: Any = self.alpha_start
         self.step = 0
@@ -193,7 +197,9 @@ class GuardedAlpha:
     ) -> None:
         _require_range(alpha_max, alpha_min)
         if not 0.0 <= rho < 1.0:
-            raise ValueError(f"rho is {rho}; expected 0 <= rho < 1, the decay of the reward's moving average, e.g. 0.9.")
+            raise ValueError(
+                f"rho is {rho}; expected 0 <= rho < 1, the decay of the reward's moving average, e.g. 0.9."
+            )
         _require_number("gain_scale", gain_scale)
         _require_number("noise_guard", noise_guard)
         if gain_scale <= 0:
@@ -250,7 +256,9 @@ class EssAlpha:
     def __init__(self, target_fraction: float = 0.5, alpha_max: float = 0.9, alpha_min: float = 0.35) -> None:
         _require_range(alpha_max, alpha_min)
         if not 0.0 < target_fraction <= 1.0:
-            raise ValueError(f"target_fraction is {target_fraction}; expected (0, 1], a fraction of the group, e.g. 0.5.")
+            raise ValueError(
+                f"target_fraction is {target_fraction}; expected (0, 1], a fraction of the group, e.g. 0.5."
+            )
         self.target_fraction = float(target_fraction)
         self.alpha_max, self.alpha_min = float(alpha_max), float(alpha_min)
         self.alpha: Any = self.alpha_max

@@ -47,7 +47,9 @@ class TrainConfig:
     # Policy
     model: str = option("Qwen/Qwen3-1.7B", "Hub id, local folder, or 'tiny', the embedded model. Paper: Qwen3-1.7B.")
     thinking: bool = option(False, "Let a thinking model think: rarely fits under 1,280 tokens.")
-    weights: Literal["float32", "float64"] = option("float32", "Type of the weights; float64 is for tests of exactness.")
+    weights: Literal["float32", "float64"] = option(
+        "float32", "Type of the weights; float64 is for tests of exactness."
+    )
     gradient_checkpointing: bool = option(False, "Recompute activations in the backward pass: less memory, 1/3 slower.")
     warm_start_pass_at_1: float = option(0.35, "Only for 'tiny': sampled pass@1 at which its warm start stops, (0, 1).")
 
@@ -76,7 +78,9 @@ class TrainConfig:
         "Built-in rewards (accuracy, accuracy_or_repetition, repetition, format) or module:function, separated by "
         "spaces. Paper: 1 if verified, else at most 0 by repetition.",
     )
-    reward_weights: list[float] | None = option(None, "One weight per reward, default 1 each; their weighted sum counts.")
+    reward_weights: list[float] | None = option(
+        None, "One weight per reward, default 1 each; their weighted sum counts."
+    )
     verify_seconds: float = option(5.0, "Hard limit for the verification of one answer, seconds.")
 
     # Objective
@@ -109,7 +113,9 @@ class TrainConfig:
     weight_decay: float = option(0.0, "Of AdamW.")
     adam_beta2: float = option(0.95, "Of AdamW; the first is 0.9.")
     max_grad_norm: float = option(1.0, "The gradient is clipped to this norm, > 0.")
-    micro_batch_tokens: int = option(16384, "Tokens, padding included, per forward and backward: memory, not the result.")
+    micro_batch_tokens: int = option(
+        16384, "Tokens, padding included, per forward and backward: memory, not the result."
+    )
 
     # Evaluation and files
     eval_every: int = option(50, "Optimiser steps between evaluations; 0: only before and after.")
@@ -137,8 +143,16 @@ class TrainConfig:
         for name in positive.split():
             if getattr(self, name) < 1:
                 yield f"{name} is {getattr(self, name)}; expected at least 1."
-        for name in ("eval_every", "save_every", "warmup_steps", "log_completions", "weight_decay", "noise_guard", "seed",
-                     "cpu_threads"):
+        for name in (
+            "eval_every",
+            "save_every",
+            "warmup_steps",
+            "log_completions",
+            "weight_decay",
+            "noise_guard",
+            "seed",
+            "cpu_threads",
+        ):
             if getattr(self, name) < 0:
                 yield f"{name} is {getattr(self, name)}; expected 0 or more."
         for name in ("temperature", "lr", "max_grad_norm", "tau_anc", "beta_r", "gain_scale", "verify_seconds"):

@@ -65,11 +65,15 @@ def load_problems(source: str, *, level: int | str | None = None, split: str = "
     if not has_splits:
         rows = rows.filter(lambda row: is_held_out(row["problem"]) == (split == "test"))
         if len(rows) == 0:
-            raise UserError(f"{source} has no problem in split {split!r}; expected some. Give a file with more problems.")
+            raise UserError(
+                f"{source} has no problem in split {split!r}; expected some. Give a file with more problems."
+            )
     if level not in (None, "all"):
         wanted = f"Level {str(level).removeprefix('Level ').strip()}"
         if "level" not in rows.column_names:
-            raise UserError(f"{source} has no column 'level' to pick {wanted} by. Use --level all to take every problem.")
+            raise UserError(
+                f"{source} has no column 'level' to pick {wanted} by. Use --level all to take every problem."
+            )
         levels = sorted({str(value) for value in rows["level"]})
         rows = rows.filter(lambda row: str(row["level"]) in (wanted, wanted.removeprefix("Level ")))
         if len(rows) == 0:
@@ -79,7 +83,9 @@ def load_problems(source: str, *, level: int | str | None = None, split: str = "
     if missing:
         rows = rows.filter(lambda row: row["answer"] is not None)
     rows = rows.shuffle(seed=seed)
-    rows.info.description = f"{source} ({where}), level {level}, split {split}, {missing} rows without an answer left out"
+    rows.info.description = (
+        f"{source} ({where}), level {level}, split {split}, {missing} rows without an answer left out"
+    )
     return rows
 
 

@@ -76,7 +76,9 @@ def _quick_verdict(given: str | None, gold: str | None) -> bool | None:
         return True
     if len(given) > MAX_ANSWER_CHARACTERS or _nesting(given) > MAX_NESTING:
         return False
-    integers = [re.fullmatch(r"[+-]?\d{1,30}", text.replace(",", "").replace("$", "").strip()) for text in (given, gold)]
+    integers = [
+        re.fullmatch(r"[+-]?\d{1,30}", text.replace(",", "").replace("$", "").strip()) for text in (given, gold)
+    ]
     if all(integers):
         return int(integers[0][0]) == int(integers[1][0])
     return None
@@ -205,9 +207,13 @@ class Rewarder:
 def _checked(name: str, values: Any, count: int) -> list[float]:
     stop = "The update was not made; mend the function and --resume."
     if isinstance(values, (str, bytes)) or not hasattr(values, "__len__"):
-        raise RewardError(f"reward {name} returned a {type(values).__name__}; expected a list of {count} numbers. {stop}")
+        raise RewardError(
+            f"reward {name} returned a {type(values).__name__}; expected a list of {count} numbers. {stop}"
+        )
     if len(values) != count:
-        raise RewardError(f"reward {name} returned {len(values)} values for {count} completions; expected one each. {stop}")
+        raise RewardError(
+            f"reward {name} returned {len(values)} values for {count} completions; expected one each. {stop}"
+        )
     checked = []
     for index, value in enumerate(values):
         try:

@@ -15,9 +15,7 @@ def sample_uniforms(seed: int, keys: Sequence[tuple[int, int, int]], count: int)
 
     Philox is a counter-based generator: the key and the counter are the state, so no row depends on another.
     """
-    rows = [
-        np.random.Generator(np.random.Philox(key=[seed, 0], counter=[0, *key])).random(count) for key in keys
-    ]
+    rows = [np.random.Generator(np.random.Philox(key=[seed, 0], counter=[0, *key])).random(count) for key in keys]
     return torch.from_numpy(np.stack(rows))
 
 
@@ -84,7 +82,9 @@ class Sampler:
         self.model.eval()
         for start in range(0, len(order), self.rows_at_once):
             rows = order[start : start + self.rows_at_once]
-            for i, ids in zip(rows, self._generate([prompts[i] for i in rows], [keys[i] for i in rows], greedy), strict=True):
+            for i, ids in zip(
+                rows, self._generate([prompts[i] for i in rows], [keys[i] for i in rows], greedy), strict=True
+            ):
                 completions[i] = ids
         self.model.train(was_training)
         return completions
@@ -97,7 +97,9 @@ class Sampler:
         """Whether a completion came to its own end; otherwise it was truncated."""
         return bool(completion) and completion[-1] in self.eos_ids
 
-    def _generate(self, prompts: list[Sequence[int]], keys: list[tuple[int, int, int]], greedy: bool) -> list[list[int]]:
+    def _generate(
+        self, prompts: list[Sequence[int]], keys: list[tuple[int, int, int]], greedy: bool
+    ) -> list[list[int]]:
         device = next(self.model.parameters()).device
         width = max(map(len, prompts))
         ids = torch.full((len(prompts), width), self.pad_id)

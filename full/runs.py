@@ -6,7 +6,6 @@ import platform
 import shutil
 from collections.abc import Mapping
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -27,12 +26,12 @@ class RunFolder:
         self.checkpoints = self.path / "checkpoints"
         if not main:
             return
-        if self.path.exists() and any(self.path.iterdir()) and not resume:
-            if not config.overwrite:
-                raise UserError(
-                    f"{self.path} already holds a run. Go on with it by --resume {self.path}, choose another --name, or "
-                    "replace it with --overwrite true."
-                )
+        taken = self.path.exists() and any(self.path.iterdir())
+        if taken and not resume and not config.overwrite:
+            raise UserError(
+                f"{self.path} already holds a run. Go on with it by --resume {self.path}, choose another --name, or "
+                "replace it with --overwrite true."
+            )
 
     def write_config(self, config: TrainConfig, provenance: Mapping[str, Any]) -> None:
         """Create the folder, with config.yaml: all options, as --config and --resume read them, and the data's origin."""

@@ -13,7 +13,6 @@ import dataclasses
 import math
 import sys
 import time
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -33,7 +32,7 @@ from full.evaluation import evaluate
 from full.launch import StopRequest, quiet_exit, start_accelerator
 from full.logprobs import Policy, micro_batches, score
 from full.policy import load_model, load_tokenizer, render_prompts, save_model
-from full.rewards import RewardError, Rewarder
+from full.rewards import Rewarder, RewardError
 from full.rollouts import Rollout, Sampler
 from full.runs import RunFolder
 
@@ -112,7 +111,9 @@ def main(argv: list[str] | None = None) -> None:
                     policy, sampler, rewarder, train_set, prompts, order, progress, accelerator, config
                 )
                 run.append("completions.jsonl", samples)
-            metrics = train_step(policy, optimizer, lr_schedule, objective, schedule, progress, accelerator, config, run)
+            metrics = train_step(
+                policy, optimizer, lr_schedule, objective, schedule, progress, accelerator, config, run
+            )
             progress.step, progress.update = progress.step + 1, progress.update + 1
             if progress.update == config.updates_per_batch:
                 progress.batch, progress.update, progress.rollout = progress.batch + 1, 0, None
@@ -311,9 +312,9 @@ def gather_groups(mini: Rollout, logps: Tensor, accelerator: Accelerator, config
 def step_totals(mini: Rollout, entropies: Tensor, accelerator: Accelerator) -> dict[str, float]:
     """Means over the completions of all processes: sums first, then one division."""
     lengths = torch.tensor([len(ids) for ids in mini.completions])
-    sums = torch.tensor(
-        [len(lengths), lengths.sum(), mini.truncated.sum(), entropies.sum()], dtype=torch.float64
-    ).to(accelerator.device)
+    sums = torch.tensor([len(lengths), lengths.sum(), mini.truncated.sum(), entropies.sum()], dtype=torch.float64).to(
+        accelerator.device
+    )
     rows, tokens, truncated, entropy = accelerator.reduce(sums, reduction="sum").tolist()
     return {
         "token_entropy": entropy / tokens,

@@ -24,14 +24,26 @@ def test_paper_set_up():
     config = TrainConfig()
     assert (config.model, config.level, config.group_size) == ("Qwen/Qwen3-1.7B", "3", 6)
     assert (config.prompts_per_batch, config.mini_batch_prompts, config.updates_per_batch) == (48, 24, 2)
-    assert (config.tau_anc, config.beta_r, config.alpha_max, config.alpha_min, config.alpha) == (0.5, 0.3, 0.9, 0.35, 0.6)
+    assert (config.tau_anc, config.beta_r, config.alpha_max, config.alpha_min, config.alpha) == (
+        0.5,
+        0.3,
+        0.9,
+        0.35,
+        0.6,
+    )
 
 
 def test_the_command_line_wins_over_the_file(tmp_path):
     file = tmp_path / "a.yaml"
     file.write_text("lr: 1.0e-3\nreward: [accuracy, format]\nseed: 3\n")
     config, resume = parse_config(["--config", str(file), "--seed", "4", "--alpha_min=0.3"])
-    assert (config.lr, config.reward, config.seed, config.alpha_min, resume) == (1e-3, ["accuracy", "format"], 4, 0.3, None)
+    assert (config.lr, config.reward, config.seed, config.alpha_min, resume) == (
+        1e-3,
+        ["accuracy", "format"],
+        4,
+        0.3,
+        None,
+    )
 
 
 def test_a_saved_configuration_reads_back_as_itself(tmp_path):
@@ -89,7 +101,9 @@ def test_resume_keeps_what_is_computed(tmp_path):
     (tmp_path / "config.yaml").write_text(TrainConfig(seed=5).to_yaml())
     config, resume = parse_config(["--resume", str(tmp_path), "--micro_batch_tokens", "64"])
     assert (config.seed, config.micro_batch_tokens, config.output_dir, resume) == (5, 64, str(tmp_path), str(tmp_path))
-    with pytest.raises(UserError, match=r"--lr is 0.1 but the run in .* has 1e-06; a resumed run must compute the same"):
+    with pytest.raises(
+        UserError, match=r"--lr is 0.1 but the run in .* has 1e-06; a resumed run must compute the same"
+    ):
         parse_config(["--resume", str(tmp_path), "--lr", "0.1"])
     with pytest.raises(UserError, match="--resume and --config were both given"):
         parse_config(["--resume", str(tmp_path), "--config", "x.yaml"])
@@ -98,7 +112,9 @@ def test_resume_keeps_what_is_computed(tmp_path):
 def test_every_option_has_help_and_there_are_few():
     fields = dataclasses.fields(TrainConfig)
     assert len(fields) < 60
-    out = subprocess.run([sys.executable, "full/train.py", "--help"], capture_output=True, text=True, cwd=CONFIGS.parents[1])
+    out = subprocess.run(
+        [sys.executable, "full/train.py", "--help"], capture_output=True, text=True, cwd=CONFIGS.parents[1]
+    )
     assert out.returncode == 0
     for field in fields:
         assert f"--{field.name}" in out.stdout

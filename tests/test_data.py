@@ -13,7 +13,12 @@ from full.tiny import make_tokenizer
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 ROWS = [
-    {"problem": f"What is {i}?", "level": f"Level {i % 5 + 1}", "type": "Algebra", "solution": f"It is $\\boxed{{{i}}}$."}
+    {
+        "problem": f"What is {i}?",
+        "level": f"Level {i % 5 + 1}",
+        "type": "Algebra",
+        "solution": f"It is $\\boxed{{{i}}}$.",
+    }
     for i in range(200)
 ]
 
@@ -119,7 +124,9 @@ def test_a_missing_hub_names_the_local_option(monkeypatch):
         raise ConnectionError("no route to the hub")
 
     monkeypatch.setattr("full.data.load_dataset", unreachable)
-    with pytest.raises(UserError, match="EleutherAI/hendrycks_math: no route.*nlile.*Give a local file, --data") as caught:
+    with pytest.raises(
+        UserError, match="EleutherAI/hendrycks_math: no route.*nlile.*Give a local file, --data"
+    ) as caught:
         load_problems("math", level=3)
     assert "\n" not in str(caught.value)
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from full.logprobs import Policy, PaddedRows, micro_batches, score, token_logps
+from full.logprobs import PaddedRows, Policy, micro_batches, score, token_logps
 from full.rollouts import Rollout
 from tests.helpers import small_model
 
@@ -100,9 +100,7 @@ def test_the_end_of_sequence_carries_gradient_even_where_pad_is_eos():
 
 def test_score_returns_rows_in_order():
     model = small_model()
-    logps, entropies = score(
-        Policy(model), PROMPTS, COMPLETIONS, width=4, temperature=1.0, max_tokens=9, device=CPU
-    )
+    logps, entropies = score(Policy(model), PROMPTS, COMPLETIONS, width=4, temperature=1.0, max_tokens=9, device=CPU)
     for row, (prompt, completion) in enumerate(zip(PROMPTS, COMPLETIONS, strict=True)):
         want = plain(model, prompt, completion).detach()
         torch.testing.assert_close(logps[row, : len(completion)], want, rtol=1e-12, atol=1e-13)

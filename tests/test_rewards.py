@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from full.rewards import RewardError, Rewarder, accuracies, accuracy, last_boxed, repetition
+from full.rewards import Rewarder, RewardError, accuracies, accuracy, last_boxed, repetition
 from full.verifier import Verifier
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"

@@ -42,9 +42,15 @@ def reference(model, tmp_path_factory):
 
 
 def test_files_and_metric_keys(reference):
-    assert {"config.yaml", "metrics.jsonl", "completions.jsonl", "summary.json", "curves.png", "checkpoints", "model"} <= {
-        path.name for path in reference.iterdir()
-    }
+    assert {
+        "config.yaml",
+        "metrics.jsonl",
+        "completions.jsonl",
+        "summary.json",
+        "curves.png",
+        "checkpoints",
+        "model",
+    } <= {path.name for path in reference.iterdir()}
     rows = [json.loads(line) for line in (reference / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
     promised = (
@@ -190,7 +196,14 @@ def test_unloadable_model_names_the_embedded_one(tmp_path):
 
 def test_without_a_model_the_plain_command_ends_in_one_line_without_a_traceback(tmp_path):
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hub")}
-    command = [sys.executable, "-m", "accelerate.commands.launch", "full/train.py", "--output_dir", str(tmp_path / "run")]
+    command = [
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        "full/train.py",
+        "--output_dir",
+        str(tmp_path / "run"),
+    ]
     out = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
     assert out.returncode != 0
     assert "Traceback" not in out.stderr

@@ -124,7 +124,7 @@ def tabular_features(num_contexts: int) -> Tensor:
 
 def tied_features(num_contexts: int, rank: int = 2, *, seed: int = 0) -> Tensor:
     """[contexts, rank] random unit vectors: contexts share parameters, so most targets cannot be represented."""
-    if not 1 <= rank:
+    if not rank >= 1:
         raise ValueError(f"rank is {rank}; expected at least 1. Below the number of contexts the parameters are tied.")
     generator = torch.Generator().manual_seed(seed)
     features = torch.randn(num_contexts, rank, generator=generator, dtype=torch.float64)

@@ -93,7 +93,7 @@ def density_fits(ax: Axes, x: Any, target: Any, fits: Sequence[tuple[float, Any,
 
 
 def density_fits_2d(ax: Axes, x: Any, y: Any, target: Any, fits: Sequence[tuple[float, Any, Any, bool]]) -> Axes:
-    """2-D target [len(y), len(x)] as grey contours; fits = [(alpha, mean [2], covariance [2, 2], is_global)] as 2-sd ellipses."""
+    """2-D target [len(y), len(x)] as grey contours; fits [(alpha, mean [2], covariance [2, 2], is_global)] as 2-sd ellipses."""
     ax.contourf(_array(x), _array(y), _array(target), levels=8, cmap="Greys", alpha=0.8)
     turn = np.linspace(0, 2 * np.pi, 200)
     labelled: set[float] = set()
@@ -109,7 +109,7 @@ def density_fits_2d(ax: Axes, x: Any, y: Any, target: Any, fits: Sequence[tuple[
 
 
 def bifurcation(ax: Axes, fits: Any, quantity: str = "mean") -> Axes:
-    """`Fits` of one 1-D target: mean or sd of every stationary fit against alpha. Filled: minima (big: global); crosses: saddles."""
+    """Mean or sd of every stationary fit of a 1-D target against alpha. Filled: minima (big: global); crosses: saddles."""
     values = _array(getattr(fits, quantity))[:, 0]
     alphas, stable, best = (_array(getattr(fits, name)) for name in ("alpha", "stable", "best"))
     for mask, label, look in (
@@ -270,7 +270,8 @@ def prompt_weights(ax: Axes, weights: Mapping[str, Any], *, normalise: bool = Tr
         curve = _array(values)
         curve = curve / curve.max() if normalise else curve
         line = alpha_line(float(name.split()[1])) if name.startswith("apo ") else {
-            "color": palette.OBJECTIVE_COLORS.get(name, palette.BLACK), "linestyle": DASHES[index % len(DASHES)], "marker": "osD^v"[index % 5], "markersize": 4,
+            "color": palette.OBJECTIVE_COLORS.get(name, palette.BLACK), "linestyle": DASHES[index % len(DASHES)],
+            "marker": "osD^v"[index % 5], "markersize": 4,
         }  # fmt: skip
         ax.plot(np.linspace(0, 1, len(curve)), curve, label=name, **line)
     ax.set(
