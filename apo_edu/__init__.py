@@ -8,14 +8,7 @@ failure signatures in `diagnostics`.
 from . import objectives, palette
 from .anchored import anchored_log_policy, anchored_logits
 from .diagnostics import FailureMonitor, Finding, effective_sample_size, normalized_entropy
-from .divergences import (
-    alpha_divergence,
-    alpha_divergence_grad,
-    box_cox,
-    forward_kl,
-    reverse_kl,
-    tilted_log_weights,
-)
+from .divergences import alpha_divergence, alpha_divergence_grad, box_cox, forward_kl, reverse_kl, tilted_log_weights
 from .objectives import GroupBatch
 from .schedules import EssAlpha, FixedAlpha, GuardedAlpha, LinearAlpha, Signals, candidate_entropy, group_signals
 from .targets import boltzmann_log_target, group_advantages

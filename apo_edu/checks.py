@@ -23,11 +23,11 @@ def require_log_probs(*, normalized: bool = True, **named: Tensor) -> tuple[Tens
         ValueError: naming the argument, what was given, what is allowed and how to mend it.
     """
     tensors = tuple(_floating(name, value) for name, value in named.items())
-    for name, value in zip(named, tensors, strict=True):
+    for (name, given), value in zip(named.items(), tensors, strict=True):
         require_group(name, value)
         require_finite(name, value, kind="log-probabilities")
         if normalized:
-            _require_normalized(name, value)
+            _require_normalized(name, value, _NORMALIZATION[given.dtype])
     require_broadcastable(**dict(zip(named, tensors, strict=True)))
     return tensors
 
@@ -101,9 +101,12 @@ def _floating(name: str, value: Tensor) -> Tensor:
     return value.float() if value.dtype in (torch.float16, torch.bfloat16) else value
 
 
-def _require_normalized(name: str, value: Tensor) -> None:
+# How far the sum may be from 1 (in logs): what rounding to each dtype can do to honest log-probabilities.
+_NORMALIZATION = {torch.float64: 1e-6, torch.float32: 1e-3, torch.float16: 1e-2, torch.bfloat16: 1e-1}
+
+
+def _require_normalized(name: str, value: Tensor, tolerance: float) -> None:
     total = value.detach().logsumexp(-1)
-    tolerance = 1e-3 if value.dtype == torch.float32 else 1e-6
     off = total.abs() > tolerance
     if bool(off.any()):
         index = tuple(off.nonzero()[0].tolist()) if off.dim() else ()

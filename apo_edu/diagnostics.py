@@ -73,12 +73,7 @@ class FailureMonitor:
     """
 
     def __init__(
-        self,
-        *,
-        window: int = 20,
-        alpha_max: float | None = None,
-        spike: float = 10.0,
-        max_log_ratio: float = 10.0,
+        self, *, window: int = 20, alpha_max: float | None = None, spike: float = 10.0, max_log_ratio: float = 10.0
     ) -> None:
         if window < 4:
             raise ValueError(

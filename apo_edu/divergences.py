@@ -76,7 +76,8 @@ def alpha_divergence_grad(log_q: Tensor, log_p: Tensor, alpha: float | Tensor) -
     Args, Raises: as for `alpha_divergence`.
 
     Returns:
-        [..., n] the gradient; it sums to 0 over the last dimension.
+        [..., n] the gradient; it sums to 0 over the last dimension. Accurate to rounding of its largest term, which for
+        negative orders can be far larger than the gradient where some p_j is within rounding of 1.
     """
     log_q, log_p = require_log_probs(log_q=log_q, log_p=log_p)
     log_ratio = log_q - log_p

@@ -143,9 +143,9 @@ def apo(
         L = mean over prompts of D_alpha(q || p_theta)
 
     On policy, at the first update, u = 0 and p_theta is uniform. The gradient there is centred and not zero: it is
-    REINFORCE with the advantage (mean q^alpha - q_i^alpha) / alpha, up to a constant. For binary rewards q takes two
-    values, so that gradient points the same way for every alpha, and the same way as GRPO's (on completions of equal
-    length): alpha is then only a step size. For graded rewards it is not. (tests/test_objectives.py shows all three.)
+    REINFORCE with the reshaped advantage (q_i^alpha - mean q^alpha) / alpha, up to a constant. For binary rewards q takes
+    two values, so a prompt's gradient points the same way for every alpha and, with logp_reduction "mean", the same way
+    as GRPO's: alpha is then only a step size. For graded rewards it is not. (tests/test_objectives.py shows all three.)
 
     Args:
         batch: the completions; anchored at `batch.anchor_logps`.
@@ -226,11 +226,7 @@ def dr_grpo(
 
 
 def dapo(
-    batch: GroupBatch,
-    *,
-    alpha: float | Tensor | None = None,
-    epsilon_low: float = 0.2,
-    epsilon_high: float = 0.28,
+    batch: GroupBatch, *, alpha: float | Tensor | None = None, epsilon_low: float = 0.2, epsilon_high: float = 0.28
 ) -> tuple[Tensor, Stats]:
     """DAPO's loss: clip-higher, averaged over all tokens of the step.
 
@@ -244,11 +240,7 @@ def dapo(
 
 
 def gspo(
-    batch: GroupBatch,
-    *,
-    alpha: float | Tensor | None = None,
-    epsilon_low: float = 3e-4,
-    epsilon_high: float = 4e-4,
+    batch: GroupBatch, *, alpha: float | Tensor | None = None, epsilon_low: float = 3e-4, epsilon_high: float = 4e-4
 ) -> tuple[Tensor, Stats]:
     """GSPO: GRPO with one ratio per sequence, the geometric mean of its token ratios.
 

@@ -312,7 +312,7 @@ def _require_state(schedule: Any, state: dict[str, Any]) -> None:
 
 
 def _signal(name: str, value: float | Tensor) -> Tensor:
-    tensor = torch.as_tensor(value).detach().to("cpu", torch.float64)
+    tensor = torch.as_tensor(value, dtype=torch.float64, device="cpu").detach()
     if not bool(torch.isfinite(tensor).all()):
         raise ValueError(f"{name} is {value}; expected finite numbers. Look for a reward that is NaN or infinite.")
     return tensor

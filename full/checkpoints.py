@@ -35,6 +35,12 @@ class Progress:
     rollout: Rollout | None = None
     eval_before: dict[str, Any] | None = None
 
+    def advance(self, updates_per_batch: int) -> None:
+        """Count an optimiser step; after a batch's last update its samples are let go."""
+        self.step, self.update = self.step + 1, self.update + 1
+        if self.update == updates_per_batch:
+            self.batch, self.update, self.rollout = self.batch + 1, 0, None
+
 
 def save_checkpoint(folder: Path, accelerator: Accelerator, progress: Progress, *, keep: int) -> None:
     """Write checkpoints/step-N: aside first, synced to disk, with a manifest of hashes, then renamed.

@@ -143,7 +143,7 @@ class TrainConfig:
         for name in positive.split():
             if getattr(self, name) < 1:
                 yield f"{name} is {getattr(self, name)}; expected at least 1."
-        for name in (
+        for name in [
             "eval_every",
             "save_every",
             "warmup_steps",
@@ -152,7 +152,7 @@ class TrainConfig:
             "noise_guard",
             "seed",
             "cpu_threads",
-        ):
+        ]:
             if getattr(self, name) < 0:
                 yield f"{name} is {getattr(self, name)}; expected 0 or more."
         for name in ("temperature", "lr", "max_grad_norm", "tau_anc", "beta_r", "gain_scale", "verify_seconds"):
@@ -244,11 +244,7 @@ class TrainConfig:
 
 
 # What may differ on resume: where things are and how they are cut up, never what is computed.
-FREE_ON_RESUME = (
-    "micro_batch_tokens", "generation_rows", "save_every", "keep_checkpoints", "verify_seconds", "output_dir", "name",
-    "overwrite",
-)  # fmt: skip
-
+FREE_ON_RESUME = "micro_batch_tokens generation_rows save_every keep_checkpoints output_dir name overwrite".split()
 
 # What other trainers call our options.
 OTHER_NAMES = {
@@ -321,11 +317,10 @@ def _read_file(path: str, *, for_resume: bool) -> list[str]:
     content.pop("provenance", None)  # what a run records beside its options
     for name, value in content.items():
         _require_known(str(name), where=path)
-        if value is None:
-            continue
         if isinstance(value, dict):
             raise UserError(f"{name} in {path} is nested; expected a plain value.")
-        words += [f"--{name}", *(str(item) for item in (value if isinstance(value, list) else [value]))]
+        if value is not None:
+            words += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
     return words
 
 
@@ -337,13 +332,12 @@ def _parse(parser: Any, words: list[str]) -> TrainConfig:
         namespace = parser.parse_args(words)
     except ValueError as error:
         raise UserError(str(error)) from None
-    values = {f.name: getattr(namespace, f.name) for f in dataclasses.fields(TrainConfig)}
-    return TrainConfig(**values)
+    return TrainConfig(**{f.name: getattr(namespace, f.name) for f in dataclasses.fields(TrainConfig)})
 
 
 def _require_known(name: str, *, where: str) -> None:
     known = [f.name for f in dataclasses.fields(TrainConfig)] + ["config", "resume", "help"]
-    if name not in known and name.removeprefix("no_") not in known:
+    if name not in known:
         if name in OTHER_NAMES:
             raise UserError(f"{name!r} in {where} is called {OTHER_NAMES[name]} here.")
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)

@@ -5,7 +5,6 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from datasets import Dataset
@@ -23,7 +22,6 @@ def evaluate(
     sampler: Sampler,
     problems: Dataset,
     prompts: Sequence[Sequence[int]],
-    *,
     samples: int,
     verifier: Verifier,
     accelerator: Accelerator,
@@ -60,7 +58,6 @@ def standard_error(values: Sequence[float]) -> float:
     return statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else 0.0
 
 
-@torch.no_grad()
 def _scores(sampler, prompts, rows, answers, keys, greedy, verifier) -> list[float]:
     completions = sampler.sample([prompts[i] for i in rows], keys, greedy=greedy)
     return accuracies(sampler.texts(completions), answers, verifier)

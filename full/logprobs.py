@@ -1,9 +1,12 @@
 """Log-probabilities of sampled tokens under a causal language model, at the temperature they were sampled with."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+Ids = Sequence[Sequence[int]]  # token ids of some rows, each as long as it is
 
 
 def token_logps(
@@ -76,35 +79,16 @@ class Policy(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor,
-        completion_mask: Tensor,
-        temperature: float,
-        with_entropy: bool = False,
-    ) -> Tensor | tuple[Tensor, Tensor]:
-        return token_logps(
-            self.model,
-            input_ids,
-            attention_mask,
-            completion_mask,
-            temperature=temperature,
-            with_entropy=with_entropy,
-        )
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor | tuple[Tensor, Tensor]:
+        """`token_logps` of the model."""
+        return token_logps(self.model, *args, **kwargs)
 
 
 class PaddedRows:
     """Some rows (prompt + completion) as one padded batch on a device; remembers which rows they are."""
 
     def __init__(
-        self,
-        indices: list[int],
-        prompts: Sequence[Sequence[int]],
-        completions: Sequence[Sequence[int]],
-        *,
-        device: torch.device,
-        pad_left: bool = False,
+        self, indices: list[int], prompts: Ids, completions: Ids, *, device: torch.device, pad_left: bool = False
     ) -> None:
         self.indices = indices
         lengths = [(len(prompts[i]), len(completions[i])) for i in indices]
@@ -121,6 +105,11 @@ class PaddedRows:
         self.attention_mask = self.attention_mask.to(device)
         self.completion_mask = self.completion_mask.to(device)
 
+    @property
+    def inputs(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The first arguments of `token_logps`."""
+        return self.input_ids, self.attention_mask, self.completion_mask
+
     def spread(self, per_completion: Tensor) -> Tensor:
         """[rows of the step, completion tokens] -> [rows here, tokens here], at the completions' places."""
         out = per_completion.new_zeros(self.input_ids.shape, device=self.input_ids.device)
@@ -136,12 +125,7 @@ class PaddedRows:
 
 
 def micro_batches(
-    prompts: Sequence[Sequence[int]],
-    completions: Sequence[Sequence[int]],
-    max_tokens: int,
-    *,
-    device: torch.device,
-    pad_left: bool = False,
+    prompts: Ids, completions: Ids, max_tokens: int, *, device: torch.device, pad_left: bool = False
 ) -> Iterator[PaddedRows]:
     """Cut rows into padded batches of at most max_tokens tokens, padding included (a longer row goes alone).
 
@@ -159,14 +143,7 @@ def micro_batches(
 
 @torch.no_grad()
 def score(
-    policy: nn.Module,
-    prompts: Sequence[Sequence[int]],
-    completions: Sequence[Sequence[int]],
-    *,
-    width: int,
-    temperature: float,
-    max_tokens: int,
-    device: torch.device,
+    policy: nn.Module, prompts: Ids, completions: Ids, *, width: int, temperature: float, max_tokens: int, device: Any
 ) -> tuple[Tensor, Tensor]:
     """Log-probabilities and next-token entropies of completions, without a graph.
 
@@ -177,7 +154,7 @@ def score(
     logps = torch.zeros(len(prompts), width, dtype=torch.float64 if dtype == torch.float64 else torch.float32)
     entropies = torch.zeros_like(logps)
     for rows in micro_batches(prompts, completions, max_tokens, device=device):
-        got = policy(rows.input_ids, rows.attention_mask, rows.completion_mask, temperature, with_entropy=True)
+        got = policy(*rows.inputs, temperature=temperature, with_entropy=True)
         rows.collect(got[0], logps)
         rows.collect(got[1], entropies)
     return logps, entropies

@@ -57,8 +57,9 @@ class Console:
     @contextmanager
     def progress(self, total: int, start: int) -> Iterator["Progress"]:
         """The one progress line."""
-        with tqdm(total=total, initial=start, disable=not self.main, unit="step", dynamic_ncols=True) as bar:
-            yield Progress(bar)
+        hidden = None if self.main else True  # None: only without a terminal
+        with tqdm(total=total, initial=start, disable=hidden, unit="step", dynamic_ncols=True) as bar:
+            yield Progress(bar, self.main)
 
     def conclusion(
         self, run: RunFolder, summary: Mapping[str, Any], findings: Sequence[Finding], config: TrainConfig
@@ -69,12 +70,8 @@ class Console:
             table.add_column(column, justify="left" if not column else "right")
         for key, label in (("pass@1", "sampled pass@1"), ("greedy", "greedy")):
             before, after = summary["eval_before"], summary["eval_after"]
-            table.add_row(
-                label,
-                f"{before[key]:.3f} ± {before[key + '_se']:.3f}",
-                f"{after[key]:.3f} ± {after[key + '_se']:.3f}",
-                f"{after[key] - before[key]:+.3f}",
-            )
+            cells = [f"{result[key]:.3f} ± {result[key + '_se']:.3f}" for result in (before, after)]
+            table.add_row(label, *cells, f"{after[key] - before[key]:+.3f}")
         RichConsole().print(table)
         self.line(
             "± is one standard error over problems; a gain in pass@1 above that in greedy is sharpening.",
@@ -85,20 +82,23 @@ class Console:
 
 
 class Progress:
-    """The progress line: step, reward, alpha, tokens per second, time left. Without a terminal, a line now and then."""
+    """The progress line: step, reward, alpha, tokens per second, time left. Without a terminal, twenty lines in all."""
 
-    def __init__(self, bar: tqdm) -> None:
-        self.bar = bar
+    def __init__(self, bar: tqdm, main: bool) -> None:
+        self.bar, self.main = bar, main
 
     def step(self, metrics: Mapping[str, Any]) -> None:
-        text = (
-            f"reward {metrics['reward_mean']:.3f}, alpha {metrics['alpha']:.2f}, "
-            f"{metrics['tokens_per_second']:,.0f} tokens/s"
-        )
+        """Show one step's metrics."""
+        speed = f"{metrics['tokens_per_second']:,.0f} tokens/s"
+        text = f"reward {metrics['reward_mean']:.3f}, alpha {metrics['alpha']:.2f}, {speed}"
         if metrics["truncated_fraction"] > 0.2:
             text += f", {metrics['truncated_fraction']:.0%} truncated"
         self.bar.set_postfix_str(text, refresh=False)
         self.bar.update()
+        step, total = metrics["step"], self.bar.total
+        if self.bar.disable and self.main and (step % max(1, total // 20) == 0 or step == total):
+            left = (total - step) * metrics["seconds_step"]
+            print(f"step {step}/{total}: {text}, about {left:.0f} s left", flush=True)
 
 
 def advice(summary: Mapping[str, Any], findings: Sequence[Finding], config: TrainConfig) -> str:
@@ -124,12 +124,11 @@ def evaluation_line(when: str, result: Mapping[str, Any]) -> str:
 
 
 def summarize(
-    config: TrainConfig, run: RunFolder, before: Mapping[str, Any], after: Mapping[str, Any], seconds: float
+    config: TrainConfig, before: Mapping[str, Any], after: Mapping[str, Any], seconds: float
 ) -> dict[str, Any]:
     """summary.json."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    if torch.cuda.is_available():
-        peak = torch.cuda.max_memory_allocated()
+    on_gpu = torch.cuda.is_available()
+    peak = torch.cuda.max_memory_allocated() if on_gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return {
         "eval_before": dict(before),
         "eval_after": dict(after),
@@ -169,7 +168,11 @@ def draw_curves(run: RunFolder) -> None:
         figure.savefig(run.path / "curves.png")
 
 
-def column(rows: Sequence[Mapping[str, Any]], key: str) -> list[float]:
+Rows = Sequence[Mapping[str, Any]]
+BELOW: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.18), "ncols": 3}
+
+
+def column(rows: Rows, key: str) -> list[float]:
     """One metric over the steps."""
     return [row.get(key, float("nan")) for row in rows]
 
@@ -182,7 +185,7 @@ def smooth(values: Sequence[float], decay: float = 0.9) -> list[float]:
     return out
 
 
-def draw_reward(ax: Any, rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> Any:
+def draw_reward(ax: Any, rows: Rows, summary: Mapping[str, Any]) -> Any:
     steps, reward = column(rows, "step"), column(rows, "reward_mean")
     ax.plot(steps, reward, color=palette.REWARD, alpha=0.35, lw=1, label="each step")
     ax.plot(steps, smooth(reward), color=palette.REWARD, label="moving average")
@@ -191,56 +194,46 @@ def draw_reward(ax: Any, rows: Sequence[Mapping[str, Any]], summary: Mapping[str
     return ax
 
 
-def draw_accuracy(ax: Any, rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> Any:
-    last = rows[-1]["step"] if rows else 0
+def draw_accuracy(ax: Any, rows: Rows, summary: Mapping[str, Any]) -> Any:
     points = [(0, summary["eval_before"])]
     points += [(r["step"], {k[5:]: v for k, v in r.items() if k.startswith("eval_")}) for r in rows if "eval_n" in r]
-    points += [(last, summary["eval_after"])]
-    for key, label, color, style in (
-        ("pass@1", "sampled pass@1", palette.POLICY, "o-"),
-        ("greedy", "greedy", palette.WARNING, "s--"),
-    ):
-        ax.errorbar(
-            [x for x, _ in points],
-            [p[key] for _, p in points],
-            [p[key + "_se"] for _, p in points],
-            fmt=style,
-            color=color,
-            ms=4,
-            capsize=3,
-            label=label,
-        )
+    points += [(summary["steps"], summary["eval_after"])]
+    steps = [step for step, _ in points]
+    lines = (("pass@1", "sampled pass@1", palette.POLICY, "o-"), ("greedy", "greedy", palette.WARNING, "s--"))
+    for key, label, color, style in lines:
+        values, errors = [p[key] for _, p in points], [p[key + "_se"] for _, p in points]
+        ax.errorbar(steps, values, errors, fmt=style, color=color, ms=4, capsize=3, label=label)
     ax.set(title="Held-out accuracy (± 1 standard error)", ylabel="fraction solved")
     ax.legend()
     return ax
 
 
-def draw_alpha(ax: Any, rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> Any:
+def draw_alpha(ax: Any, rows: Rows, summary: Mapping[str, Any]) -> Any:
     steps, alphas = column(rows, "step"), column(rows, "alpha")
     ax.plot(steps, alphas, color="#888888", lw=0.8, zorder=1)
     ax.scatter(steps, alphas, c=[palette.alpha_color(a) for a in alphas], s=12, zorder=2, label=r"$\alpha_t$")
     ax.plot(steps, column(rows, "confidence"), color=palette.SKY_BLUE, ls="--", lw=1.3, label="confidence $c_t$")
     ax.plot(steps, column(rows, "improvement"), color=palette.REWARD, ls=":", lw=1.6, label="improvement $p_t$")
     ax.set(title=r"$\alpha$ and its two gates", ylabel="no unit", ylim=(-0.03, 1.03))
-    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=3)
+    ax.legend(**BELOW)
     return ax
 
 
-def draw_entropy(ax: Any, rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> Any:
+def draw_entropy(ax: Any, rows: Rows, summary: Mapping[str, Any]) -> Any:
     ax.plot(column(rows, "step"), column(rows, "token_entropy"), color=palette.POLICY)
     ax.set(title="Token entropy of the policy", ylabel="nats per token")
     ax.set_ylim(bottom=0)
     return ax
 
 
-def draw_gradient(ax: Any, rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> Any:
+def draw_gradient(ax: Any, rows: Rows, summary: Mapping[str, Any]) -> Any:
     ax.plot(column(rows, "step"), column(rows, "grad_norm"), color=palette.PURPLE, lw=1)
     ax.set(title="Gradient norm before clipping", ylabel="norm")
     ax.set_ylim(bottom=0)
     return ax
 
 
-def draw_length(ax: Any, rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> Any:
+def draw_length(ax: Any, rows: Rows, summary: Mapping[str, Any]) -> Any:
     steps = column(rows, "step")
     ax.plot(steps, column(rows, "completion_length"), color=palette.BLACK, label="mean length")
     ax.set(title="Completions", ylabel="tokens")
@@ -250,6 +243,5 @@ def draw_length(ax: Any, rows: Sequence[Mapping[str, Any]], summary: Mapping[str
     right.plot(steps, column(rows, "truncated_fraction"), color=palette.WARNING, ls="--", label="truncated")
     right.plot(steps, column(rows, "groups_with_signal"), color=palette.REWARD, ls=":", label="groups with signal")
     right.set(ylabel="fraction", ylim=(-0.03, 1.03))
-    lines = [*ax.get_lines(), *right.get_lines()]
-    ax.legend(lines, [line.get_label() for line in lines], loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=3)
+    ax.legend(handles=[*ax.get_lines(), *right.get_lines()], **BELOW)
     return ax

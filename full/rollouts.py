@@ -54,7 +54,7 @@ class Sampler:
     """
 
     def __init__(
-        self, model: nn.Module, tokenizer: Any, *, seed: int, temperature: float, max_new_tokens: int, rows_at_once: int
+        self, model: nn.Module, tokenizer: Any, seed: int, temperature: float, max_new_tokens: int, rows_at_once: int
     ) -> None:
         self.model, self.tokenizer, self.seed = model, tokenizer, seed
         self.temperature, self.max_new_tokens, self.rows_at_once = temperature, max_new_tokens, rows_at_once
@@ -133,7 +133,7 @@ class Rollout:
 
     prompts: token ids per completion (the same list `group` times).  completions: token ids, end of sequence included.
     rewards, valid: [rows].  old_logps, entropies: [rows, width] under the policy that sampled, 0 beyond the end.
-    stats: scalars over all processes.  seconds: spent on sampling and scoring.
+    seconds: spent on sampling and scoring.
     """
 
     prompts: list[list[int]]

@@ -31,22 +31,11 @@ WORDS = ("\\boxed{", "user", "assistant", "Compute")
 # What the warm start is; a change here makes a new one.
 WARM_START = {
     "model": {
-        "hidden_size": 128,
-        "intermediate_size": 384,
-        "num_hidden_layers": 4,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "head_dim": 32,
-        "max_position_embeddings": 4096,
-        "tie_word_embeddings": True,
+        "hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 4, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "head_dim": 32, "max_position_embeddings": 4096, "tie_word_embeddings": True,
     },
-    "lr": 2e-3,
-    "batch": 128,
-    "max_steps": 1500,
-    "one_digit_steps": 40,
-    "check_every": 5,
-    "check_problems": 256,
-}
+    "lr": 2e-3, "batch": 100, "max_steps": 1500, "one_digit_steps": 40, "check_every": 5, "check_problems": 256,
+}  # fmt: skip
 
 
 def make_tokenizer() -> PreTrainedTokenizerFast:
@@ -109,9 +98,9 @@ def warm_start(target: float, seed: int, *, cache: Path = Path("runs"), quiet: b
     prompts = [encode_prompt(tokenizer, row["problem"]) for row in checked]
     optimizer = torch.optim.AdamW(model.parameters(), lr=WARM_START["lr"], betas=(0.9, 0.95), weight_decay=0.01)
     score = 0.0
-    with tqdm(total=WARM_START["max_steps"], desc="warm start", unit="step", disable=quiet, leave=False) as bar:
+    with tqdm(total=WARM_START["max_steps"], desc="warm start", unit="step", disable=quiet or None, leave=False) as bar:
         for step in range(1, WARM_START["max_steps"] + 1):
-            batch = rng.sample(easy if step <= WARM_START["one_digit_steps"] else rows, min(WARM_START["batch"], 100))
+            batch = rng.sample(easy if step <= WARM_START["one_digit_steps"] else rows, WARM_START["batch"])
             for group in optimizer.param_groups:
                 group["lr"] = WARM_START["lr"] * min(1.0, step / 20)
             loss = supervised_loss(model, tokenizer, batch)

@@ -5,14 +5,14 @@
 
 Each batch: sample groups of completions, score them, and take one or more optimiser steps. Each step: read the
 schedule's signals, update alpha, turn the objective into one coefficient per token, and push those through the model in
-micro-batches. The objective ties a group together and sees all processes' groups; the model sees a weighted sum.
+micro-batches. The objective ties a group together and sees the groups of all processes; the model sees a weighted sum.
 """
 
 import contextlib
-import dataclasses
 import math
 import sys
 import time
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -30,11 +30,27 @@ from full.config import TrainConfig, UserError, parse_config
 from full.data import ProblemOrder, load_splits
 from full.evaluation import evaluate
 from full.launch import StopRequest, quiet_exit, start_accelerator
-from full.logprobs import Policy, micro_batches, score
+from full.logprobs import Ids, Policy, micro_batches, score
 from full.policy import load_model, load_tokenizer, render_prompts, save_model
 from full.rewards import Rewarder, RewardError
 from full.rollouts import Rollout, Sampler
 from full.runs import RunFolder
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """What every step needs; made once in `main`, before the loop."""
+
+    config: TrainConfig
+    accelerator: Accelerator
+    run: RunFolder
+    policy: torch.nn.Module
+    optimizer: Any
+    lr_schedule: Any
+    objective: Objective
+    schedule: Schedule
+    sampler: Sampler
+    rewarder: Rewarder
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -46,51 +62,36 @@ def main(argv: list[str] | None = None) -> None:
     stop = StopRequest()
     run = RunFolder(config, resume=bool(resume), main=accelerator.is_main_process)
     say = report.Console(accelerator.is_main_process)
-    check_processes(config, accelerator)
 
+    # Everything that can be wrong is found before the model is loaded.
     say.line(f"loading {config.model} and {config.data}")
     tokenizer, model_name = load_tokenizer(config, accelerator)
-    train_set, test_set = load_splits(config.data, level=config.level, seed=config.seed)
-    test_set = test_set.select(range(min(config.eval_problems, len(test_set))))
-    check_problems(config, train_set)
-    prompts, rendered = render_prompts(tokenizer, train_set, config)
-    test_prompts, _ = render_prompts(tokenizer, test_set, config)
+    problems, held_out = load_splits(config.data, level=config.level, seed=config.seed)
+    held_out = held_out.select(range(min(config.eval_problems, len(held_out))))
+    check_batch(config, accelerator, len(problems))
+    prompts, rendered = render_prompts(tokenizer, problems, config)
+    held_out_prompts, _ = render_prompts(tokenizer, held_out, config)
     rewarder = Rewarder(config.reward, config.reward_weights, verify_seconds=config.verify_seconds)
     rewarder.self_test()
-    say.line(f"data: {train_set.info.description}; {len(train_set)} to train, {len(test_set)} held out for evaluation")
-    model = load_model(model_name, config)
-    say.plan(config, model, rendered, accelerator)
-    provenance = {"train": train_set.info.description, "test": test_set.info.description}
-    run.write_config(config, {**provenance, "processes": accelerator.num_processes})
+    say.line(f"data: {problems.info.description}; {len(problems)} to train on, {len(held_out)} held out")
 
-    objective, schedule = config.make_objective(), config.make_schedule()
+    model = load_model(model_name, config)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=config.lr, betas=(0.9, config.adam_beta2), weight_decay=config.weight_decay
     )
     lr_schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, config.lr_factor)
+    schedule = config.make_schedule()
     policy, optimizer = accelerator.prepare(Policy(model), optimizer)
     accelerator.register_for_checkpointing(schedule, lr_schedule)
-    sampler = Sampler(
-        accelerator.unwrap_model(policy).model,
-        tokenizer,
-        seed=config.seed,
-        temperature=config.temperature,
-        max_new_tokens=config.max_completion_tokens,
-        rows_at_once=config.generation_rows,
-    )
-    order = ProblemOrder(len(train_set), config.prompts_per_batch, config.seed)
+    limits = (config.temperature, config.max_completion_tokens, config.generation_rows)
+    sampler = Sampler(model, tokenizer, config.seed, *limits)
+    objective = config.make_objective()
+    trainer = Trainer(config, accelerator, run, policy, optimizer, lr_schedule, objective, schedule, sampler, rewarder)
+    order = ProblemOrder(len(problems), config.prompts_per_batch, config.seed)
     monitor = FailureMonitor(alpha_max=config.alpha_max if config.schedule in ("guarded", "ess") else None)
-
-    def evaluation() -> dict[str, Any]:
-        with accelerator.autocast():
-            return evaluate(
-                sampler,
-                test_set,
-                test_prompts,
-                samples=config.eval_samples,
-                verifier=rewarder.verifier,
-                accelerator=accelerator,
-            )
+    say.plan(config, model, rendered, accelerator)
+    sources = {"train": problems.info.description, "test": held_out.info.description}
+    run.write_config(config, {**sources, "processes": accelerator.num_processes})
 
     progress = Progress()
     if resume:
@@ -99,25 +100,25 @@ def main(argv: list[str] | None = None) -> None:
         for row in run.read("metrics.jsonl"):
             monitor.update(row)
         say.line(*messages, f"resuming {run.path} after step {progress.step} of {config.steps}")
+
+    def evaluation() -> dict[str, Any]:
+        with accelerator.autocast():
+            return evaluate(sampler, held_out, held_out_prompts, config.eval_samples, rewarder.verifier, accelerator)
+
     started = time.perf_counter()
     if progress.eval_before is None:
         progress.eval_before = evaluation()
         say.line(report.evaluation_line("before", progress.eval_before))
-
     with say.progress(config.steps, progress.step) as bar:
         while progress.step < config.steps:
             if progress.rollout is None:
-                progress.rollout, samples = collect(
-                    policy, sampler, rewarder, train_set, prompts, order, progress, accelerator, config
+                positions = order.batch(progress.batch)
+                progress.rollout = collect(
+                    trainer, progress, problems.select(positions), [prompts[i] for i in positions]
                 )
-                run.append("completions.jsonl", samples)
-            metrics = train_step(
-                policy, optimizer, lr_schedule, objective, schedule, progress, accelerator, config, run
-            )
-            progress.step, progress.update = progress.step + 1, progress.update + 1
-            if progress.update == config.updates_per_batch:
-                progress.batch, progress.update, progress.rollout = progress.batch + 1, 0, None
-            if config.eval_every and progress.step % config.eval_every == 0 and progress.step < config.steps:
+            metrics = train_step(trainer, progress)
+            progress.advance(config.updates_per_batch)
+            if is_due(progress.step, config.eval_every) and progress.step < config.steps:
                 metrics |= {f"eval_{name}": value for name, value in evaluation().items()}
             run.append("metrics.jsonl", [metrics])
             bar.step(metrics)
@@ -132,8 +133,8 @@ def main(argv: list[str] | None = None) -> None:
 
     eval_after = evaluation()
     if accelerator.is_main_process:
-        save_model(sampler.model, tokenizer, run.path / "model")
-        summary = report.summarize(config, run, progress.eval_before, eval_after, time.perf_counter() - started)
+        save_model(model, tokenizer, run.path / "model")
+        summary = report.summarize(config, progress.eval_before, eval_after, time.perf_counter() - started)
         run.write_summary(summary)
         report.draw_curves(run)
         say.conclusion(run, summary, monitor.findings, config)
@@ -141,57 +142,39 @@ def main(argv: list[str] | None = None) -> None:
     accelerator.end_training()
 
 
-class Stopped(Exception):
-    """The run was asked to stop and left a checkpoint."""
+def collect(trainer: Trainer, progress: Progress, problems: Any, prompts: list[list[int]]) -> Rollout:
+    """Sample this process's share of a batch, reward it, and take the old log-probabilities; groups stay whole.
 
-    def __init__(self, run: RunFolder, step: int, number: int) -> None:
-        super().__init__(f"stopped after step {step}; go on with --resume {run.path}")
-        self.code = 128 + number
-
-
-def collect(
-    policy, sampler: Sampler, rewarder: Rewarder, problems, prompts, order, progress: Progress, accelerator, config
-) -> tuple[Rollout, list[dict[str, Any]]]:
-    """Sample this process's share of a batch, score it, and take the old log-probabilities; groups stay whole.
-
-    Returns:
-        the rollout, and some completions for completions.jsonl.
+    Args:
+        problems, prompts: the batch's prompts_per_batch problems and their token ids, over all processes.
     """
+    config, sampler = trainer.config, trainer.sampler
     started = time.perf_counter()
-    batch = order.batch(progress.batch)
-    mine = local_prompts(accelerator, config)
-    rows = [(slot, sample) for slot in mine for sample in range(config.group_size)]
-    row_problems = [problems[batch[slot]] for slot, _ in rows]
-    row_prompts = [prompts[batch[slot]] for slot, _ in rows]
-    with accelerator.autocast():
-        completions = sampler.sample(row_prompts, [(progress.batch, slot, sample) for slot, sample in rows])
+    mine = local_prompts(trainer.accelerator, config)
+    keys = [(progress.batch, slot, sample) for slot in mine for sample in range(config.group_size)]
+    rows = [problems[slot] for _, slot, _ in keys]
+    row_prompts = [prompts[slot] for _, slot, _ in keys]
+    with trainer.accelerator.autocast():
+        completions = sampler.sample(row_prompts, keys)
     texts = sampler.texts(completions)
-    rewards, parts = rewarder([row["prompt"] for row in row_problems], texts, row_problems)
+    rewards, parts = trainer.rewarder([row["prompt"] for row in rows], texts, rows)
     truncated = torch.tensor([not sampler.ended(ids) for ids in completions])
-    with accelerator.autocast():
-        old_logps, entropies = score(
-            accelerator.unwrap_model(policy),
-            row_prompts,
-            completions,
-            width=max(map(len, completions)),
-            temperature=config.temperature,
-            max_tokens=config.micro_batch_tokens,
-            device=accelerator.device,
-        )
+    old_logps, entropies = score_now(trainer, row_prompts, completions, width=max(map(len, completions)))
     samples = [
         {
             "step": progress.step,
-            "problem": row_problems[i]["problem"],
+            "problem": rows[i]["problem"],
             "prompt": sampler.tokenizer.decode(row_prompts[i]),
             "completion": texts[i],
-            "answer": row_problems[i]["answer"],
+            "answer": rows[i]["answer"],
             "reward": rewards[i],
             "truncated": bool(truncated[i]),
             **{f"reward/{name}": values[i] for name, values in parts.items()},
         }
         for i in range(min(config.log_completions, len(rows)))
     ]
-    rollout = Rollout(
+    trainer.run.append("completions.jsonl", samples)
+    return Rollout(
         prompts=row_prompts,
         completions=completions,
         rewards=torch.tensor(rewards, dtype=torch.float64),
@@ -201,73 +184,51 @@ def collect(
         entropies=entropies,
         seconds=time.perf_counter() - started,
     )
-    return rollout, samples
 
 
-def train_step(
-    policy,
-    optimizer,
-    lr_schedule,
-    objective: Objective,
-    schedule: Schedule,
-    progress: Progress,
-    accelerator: Accelerator,
-    config: TrainConfig,
-    run: RunFolder,
-) -> dict[str, Any]:
+def train_step(trainer: Trainer, progress: Progress) -> dict[str, Any]:
     """One optimiser step on one mini-batch of the rollout; returns the line for metrics.jsonl.
 
     The coefficients are taken once, over the groups of all processes, and pushed through the model in micro-batches of
     any size: micro_batch_tokens and the number of processes change memory and speed, not the gradient.
     """
+    config, accelerator, policy = trainer.config, trainer.accelerator, trainer.policy
     started = time.perf_counter()
     assert progress.rollout is not None
-    rows = local_rows(progress.update, accelerator, config)
-    mini = progress.rollout.select(rows)
+    mini = progress.rollout.select(local_rows(progress.update, accelerator, config))
     logps, entropies = mini.old_logps, mini.entropies
     if progress.update > 0:  # on the first update the policy still is the one that sampled
-        with accelerator.autocast():
-            logps, entropies = score(
-                accelerator.unwrap_model(policy),
-                mini.prompts,
-                mini.completions,
-                width=logps.shape[1],
-                temperature=config.temperature,
-                max_tokens=config.micro_batch_tokens,
-                device=accelerator.device,
-            )
-    require_finite("log-probability", logps, mini, run, config, accelerator)
+        logps, entropies = score_now(trainer, mini.prompts, mini.completions, width=logps.shape[1])
+    require_finite(trainer, "log-probability", logps, mini)
     batch = gather_groups(mini, logps, accelerator, config)
     totals = step_totals(mini, entropies, accelerator)
-    vocabulary = accelerator.unwrap_model(policy).model.config.vocab_size
     signals = group_signals(
         batch,
         **config.distribution_options,
         confidence_from=config.confidence_from,
-        token_entropy=totals["token_entropy"] / math.log(vocabulary),
+        token_entropy=totals["token_entropy"] / math.log(trainer.sampler.model.config.vocab_size),
     )
-    alpha = schedule.update(signals)
-    coef, loss, stats = coefficients(objective, batch, alpha=alpha)
-    require_finite("coefficient", coef, mini, run, config, accelerator)
+    alpha = trainer.schedule.update(signals)
+    coef, loss, stats = coefficients(trainer.objective, batch, alpha=alpha)
+    require_finite(trainer, "coefficient", coef, mini)
 
-    local = coef.flatten(0, 1)[len(mini.prompts) * accelerator.process_index :][: len(mini.prompts)]
+    mine = coef.flatten(0, 1)[len(mini.prompts) * accelerator.process_index :][: len(mini.prompts)]
     micro = list(micro_batches(mini.prompts, mini.completions, config.micro_batch_tokens, device=accelerator.device))
     for i, part in enumerate(micro):
         # Gradients cross processes once, at the end; DDP averages them, and a sum is wanted.
         with contextlib.nullcontext() if i == len(micro) - 1 else accelerator.no_sync(policy):
-            part_logps = policy(part.input_ids, part.attention_mask, part.completion_mask, config.temperature)
-            accelerator.backward((part.spread(local) * part_logps).sum() * accelerator.num_processes)
+            part_logps = policy(*part.inputs, temperature=config.temperature)
+            accelerator.backward((part.spread(mine) * part_logps).sum() * accelerator.num_processes)
     grad_norm = accelerator.clip_grad_norm_(policy.parameters(), config.max_grad_norm)
-    require_finite("gradient norm", grad_norm, mini, run, config, accelerator)
-    lr = lr_schedule.get_last_lr()[0]
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-    lr_schedule.step()
+    require_finite(trainer, "gradient norm", grad_norm, mini)
+    lr = trainer.lr_schedule.get_last_lr()[0]
+    trainer.optimizer.step()
+    trainer.optimizer.zero_grad(set_to_none=True)
+    trainer.lr_schedule.step()
 
     generate = progress.rollout.seconds / config.updates_per_batch
     update = time.perf_counter() - started
-    assert signals.log_q is not None
-    assert signals.log_p is not None
+    weights = tilted_log_weights(signals.log_q, signals.log_p, alpha)
     return {
         "step": progress.step + 1,
         "batch": progress.batch,
@@ -277,13 +238,13 @@ def train_step(
         "groups_with_signal": (batch.rewards.amax(-1) > batch.rewards.amin(-1)).float().mean().item(),
         "alpha": alpha,
         "confidence": signals.confidence,
-        "improvement": getattr(schedule, "improvement", 0.0),
-        "ess": effective_sample_size(tilted_log_weights(signals.log_q, signals.log_p, alpha)).mean().item(),
+        "improvement": getattr(trainer.schedule, "improvement", 0.0),
         "candidate_entropy": candidate_entropy(batch, logp_reduction=config.logp_reduction).mean().item(),
         **totals,
         "loss": loss.item(),
         "grad_norm": float(grad_norm),
-        **{name: value.item() for name, value in stats.items() if name != "ess"},
+        **{name: value.item() for name, value in stats.items()},
+        "ess": effective_sample_size(weights).mean().item(),
         "lr": lr,
         "tokens_per_second": totals["tokens"] / (generate + update),
         "seconds_generate": generate,
@@ -292,12 +253,26 @@ def train_step(
     }
 
 
+def score_now(trainer: Trainer, prompts: Ids, completions: Ids, *, width: int) -> tuple[Tensor, Tensor]:
+    """Log-probabilities and entropies [rows, width] under the policy as it is, without a graph."""
+    with trainer.accelerator.autocast():
+        return score(
+            trainer.accelerator.unwrap_model(trainer.policy),
+            prompts,
+            completions,
+            width=width,
+            temperature=trainer.config.temperature,
+            max_tokens=trainer.config.micro_batch_tokens,
+            device=trainer.accelerator.device,
+        )
+
+
 def gather_groups(mini: Rollout, logps: Tensor, accelerator: Accelerator, config: TrainConfig) -> GroupBatch:
     """The mini-batch of all processes as [prompts, group, tokens], equal on each."""
 
     def gather(rows: Tensor) -> Tensor:
-        everywhere = accelerator.pad_across_processes(rows.to(accelerator.device), dim=1) if rows.dim() > 1 else rows
-        everywhere = accelerator.gather(everywhere.to(accelerator.device))
+        rows = rows.to(accelerator.device)
+        everywhere = accelerator.gather(accelerator.pad_across_processes(rows, dim=1) if rows.dim() > 1 else rows)
         return everywhere.view(-1, config.group_size, *everywhere.shape[1:])
 
     return GroupBatch(
@@ -312,10 +287,8 @@ def gather_groups(mini: Rollout, logps: Tensor, accelerator: Accelerator, config
 def step_totals(mini: Rollout, entropies: Tensor, accelerator: Accelerator) -> dict[str, float]:
     """Means over the completions of all processes: sums first, then one division."""
     lengths = torch.tensor([len(ids) for ids in mini.completions])
-    sums = torch.tensor([len(lengths), lengths.sum(), mini.truncated.sum(), entropies.sum()], dtype=torch.float64).to(
-        accelerator.device
-    )
-    rows, tokens, truncated, entropy = accelerator.reduce(sums, reduction="sum").tolist()
+    sums = torch.stack([torch.tensor(len(lengths)), lengths.sum(), mini.truncated.sum(), entropies.double().sum()])
+    rows, tokens, truncated, entropy = accelerator.reduce(sums.to(accelerator.device), reduction="sum").tolist()
     return {
         "token_entropy": entropy / tokens,
         "completion_length": tokens / rows,
@@ -334,27 +307,9 @@ def local_prompts(accelerator: Accelerator, config: TrainConfig) -> list[int]:
 
 def local_rows(update: int, accelerator: Accelerator, config: TrainConfig) -> slice:
     """The rows of this process's rollout that an update uses."""
-    mini_batches = config.prompts_per_batch // config.mini_batch_prompts
+    mini_batch = update % (config.prompts_per_batch // config.mini_batch_prompts)
     rows = config.mini_batch_prompts // accelerator.num_processes * config.group_size
-    return slice(update % mini_batches * rows, (update % mini_batches + 1) * rows)
-
-
-def require_finite(
-    what: str, values: Any, mini: Rollout, run: RunFolder, config: TrainConfig, accelerator: Accelerator
-) -> None:
-    """Stop before the update if a value is NaN or infinite on any process; save the batch that caused it."""
-    bad = torch.tensor([not bool(torch.isfinite(torch.as_tensor(values)).all())], device=accelerator.device)
-    if bool(accelerator.gather(bad.long()).any()):
-        path = run.path / f"failed-batch-{accelerator.process_index}.pt"
-        torch.save({"what": what, "values": values, **dataclasses.asdict(mini)}, path)
-        raise NotFiniteError(
-            f"a {what} is not finite; no update was made, and the batch is in {path}. Resume from the last checkpoint "
-            f"with a smaller lr (now {config.lr:g}), a larger tau_anc (now {config.tau_anc:g}) or beta_r, in a new run."
-        )
-
-
-class NotFiniteError(RuntimeError):
-    """A log-probability, coefficient or gradient is NaN or infinite; no update was made."""
+    return slice(mini_batch * rows, (mini_batch + 1) * rows)
 
 
 def is_due(step: int, every: int) -> bool:
@@ -362,22 +317,44 @@ def is_due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
 
 
-def check_processes(config: TrainConfig, accelerator: Accelerator) -> None:
-    """Raise unless every process gets whole groups, equally many."""
+def check_batch(config: TrainConfig, accelerator: Accelerator, num_problems: int) -> None:
+    """Raise unless every process gets whole groups, equally many, and no batch holds a problem twice."""
     if config.mini_batch_prompts % accelerator.num_processes:
         raise UserError(
             f"mini_batch_prompts is {config.mini_batch_prompts} on {accelerator.num_processes} processes; expected a "
             "multiple, so that groups stay whole. Change one of them."
         )
-
-
-def check_problems(config: TrainConfig, problems: Any) -> None:
-    """Raise if a batch would hold a problem twice."""
-    if len(problems) < config.prompts_per_batch:
+    if num_problems < config.prompts_per_batch:
         raise UserError(
-            f"{config.data} has {len(problems)} training problems for prompts_per_batch {config.prompts_per_batch}; "
+            f"{config.data} has {num_problems} training problems for prompts_per_batch {config.prompts_per_batch}; "
             "expected at least one each. Lower prompts_per_batch or give more problems."
         )
+
+
+def require_finite(trainer: Trainer, what: str, values: Any, mini: Rollout) -> None:
+    """Stop before the update if a value is NaN or infinite on any process; save the batch that caused it."""
+    bad = not bool(torch.isfinite(torch.as_tensor(values)).all())
+    anywhere = trainer.accelerator.gather(torch.tensor([int(bad)], device=trainer.accelerator.device))
+    if bool(anywhere.any()):
+        path = trainer.run.path / f"failed-batch-{trainer.accelerator.process_index}.pt"
+        torch.save({"what": what, "values": values, **asdict(mini)}, path)
+        config = trainer.config
+        raise NotFiniteError(
+            f"a {what} is not finite; no update was made, and the batch is in {path}. Start a new run with a smaller lr "
+            f"(now {config.lr:g}), a larger tau_anc (now {config.tau_anc:g}) or a larger beta_r (now {config.beta_r:g})."
+        )
+
+
+class NotFiniteError(RuntimeError):
+    """A log-probability, coefficient or gradient is NaN or infinite; no update was made."""
+
+
+class Stopped(Exception):
+    """The run was asked to stop and left a checkpoint."""
+
+    def __init__(self, run: RunFolder, step: int, number: int) -> None:
+        super().__init__(f"stopped after step {step}; go on with --resume {run.path}")
+        self.code = 128 + number
 
 
 def run_and_report(argv: list[str] | None = None) -> None:

@@ -92,12 +92,7 @@ def test_old_log_probabilities_are_not_computed_twice(model, tmp_path, monkeypat
 
 @pytest.mark.parametrize(
     "changes",
-    [
-        {"micro_batch_tokens": 1},
-        {"micro_batch_tokens": 70},
-        {"generation_rows": 5},
-        {"gradient_checkpointing": True},
-    ],
+    [{"micro_batch_tokens": 1}, {"micro_batch_tokens": 70}, {"generation_rows": 5}, {"gradient_checkpointing": True}],
     ids=str,
 )
 def test_cutting_the_batch_leaves_the_run_as_it_is(model, reference, tmp_path, changes):

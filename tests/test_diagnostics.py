@@ -1,0 +1,136 @@
+"""Entropies and effective sample size by hand; the monitor sees each failure signature and leaves healthy runs alone."""
+
+import math
+import random
+
+import pytest
+import torch
+
+from apo_edu import FailureMonitor, effective_sample_size, normalized_entropy
+
+
+def test_entropy_by_hand():
+    probs = torch.tensor([[0.25] * 4, [1.0 - 3e-12, 1e-12, 1e-12, 1e-12], [0.5, 0.5 - 2e-12, 1e-12, 1e-12]])
+    got = normalized_entropy(probs.double().log().log_softmax(-1))
+    assert got.tolist() == pytest.approx([1.0, 0.0, 0.5], abs=1e-9)
+
+
+def test_effective_sample_size_by_hand():
+    weights = torch.tensor([[1.0, 1.0, 1.0, 1.0], [1.0, 1e-30, 1e-30, 1e-30], [3.0, 1.0, 1e-30, 1e-30]])
+    # The third: (3 + 1)^2 / (9 + 1).
+    assert effective_sample_size(weights.double().log()).tolist() == pytest.approx([4.0, 1.0, 1.6])
+    assert effective_sample_size(weights.double().log() + 900.0).tolist() == pytest.approx([4.0, 1.0, 1.6])
+
+
+def test_bad_input():
+    with pytest.raises(ValueError, match=r"log_p sums to 2.*log_softmax"):
+        normalized_entropy(torch.zeros(1, 2))
+    with pytest.raises(ValueError, match="group of size 1"):
+        normalized_entropy(torch.zeros(3, 1))
+    with pytest.raises(ValueError, match=r"log_weights holds nan at index \[0\]"):
+        effective_sample_size(torch.tensor([math.nan, 0.0]))
+    with pytest.raises(ValueError, match="window is 2; expected at least 4"):
+        FailureMonitor(window=2)
+    with pytest.raises(ValueError, match="spike is 1; expected > 1"):
+        FailureMonitor(spike=1)
+
+
+def watch(steps, seed=0, alpha_max=0.9, **curves):
+    """Signatures found on a synthetic run; each curve is a function of the step, with noise as in real runs."""
+    rng = random.Random(seed)
+    monitor = FailureMonitor(alpha_max=alpha_max)
+    healthy = {
+        "reward_mean": lambda t: 0.3 + 0.4 * t / steps + rng.gauss(0, 0.03),
+        "token_entropy": lambda t: 0.5 - 0.2 * t / steps + rng.gauss(0, 0.02),
+        "alpha": lambda t: rng.choice([0.9, 0.9, 0.8, 0.6]),
+        "grad_norm": lambda t: math.exp(rng.gauss(0, 0.4)),
+        "ess": lambda t: 4.0 + rng.gauss(0, 0.3),
+        "log_ratio_max": lambda t: 3.0 + abs(rng.gauss(0, 0.5)),
+    }
+    for t in range(steps):
+        monitor.update({"step": t, **{name: curve(t) for name, curve in (healthy | curves).items()}})
+    return monitor.findings
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_healthy_runs_have_no_finding(seed):
+    assert watch(150, seed) == []
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_run_that_solves_its_task_has_no_finding(seed):
+    rng = random.Random(seed)
+    assert (
+        watch(
+            150,
+            seed,
+            reward_mean=lambda t: min(1.0, 0.4 + 0.6 * min(1.0, t / 60) - abs(rng.gauss(0, 0.01))),
+            token_entropy=lambda t: 0.5 * math.exp(-t / 25),
+            alpha=lambda t: 0.9,
+        )
+        == []
+    )
+
+
+def test_a_constant_alpha_is_no_finding_where_there_is_no_schedule():
+    assert watch(100, alpha_max=None, alpha=lambda t: 0.6, reward_mean=lambda t: 0.5) == []
+
+
+@pytest.mark.parametrize(
+    ("signature", "curves", "message", "remedy"),
+    [
+        (
+            "entropy_collapse",
+            {"token_entropy": lambda t: 0.5 * math.exp(-t / 20), "reward_mean": lambda t: 0.3},
+            "Entropy collapse without reward gain: token entropy fell from",
+            "Raise alpha_min",
+        ),
+        (
+            "stagnant_exploration",
+            {"reward_mean": lambda t: 0.3, "token_entropy": lambda t: 0.5, "alpha": lambda t: 0.9},
+            "Stagnant reward with high entropy: alpha stayed at 0.90",
+            "improvement gate",
+        ),
+        (
+            "gradient_instability",
+            {"grad_norm": lambda t: 40.0 if t == 70 else 1.0},
+            "Gradient instability: the gradient norm is 40, 40 times its median",
+            "Clip the gradient",
+        ),
+        (
+            "gradient_instability",
+            {"ess": lambda t: 1.05},
+            "effective sample size of the weights is 1.05",
+            "Raise beta_r",
+        ),
+        (
+            "extreme_ratios",
+            {"log_ratio_max": lambda t: 3.0 if t < 50 else 25.0},
+            r"Extreme ratios: |log q/p| reached 25 nats",
+            "Raise beta_r",
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) and "_" in value else "",
+)
+def test_each_signature_fires_with_its_remedy(signature, curves, message, remedy):
+    found = watch(100, **curves)
+    assert {finding.signature for finding in found} == {signature}
+    assert message in found[0].message
+    assert remedy in found[0].remedy
+    assert str(found[0]).startswith(f"step {found[0].step}: ")
+
+
+def test_a_lasting_signature_is_reported_once_and_again_after_it_cleared():
+    lasting = watch(100, log_ratio_max=lambda t: 25.0)
+    assert len(lasting) == 1
+    twice = watch(100, log_ratio_max=lambda t: 25.0 if t in (10, 11, 60) else 2.0)
+    assert [finding.step for finding in twice] == [10, 60]
+
+
+def test_missing_and_non_finite_metrics_are_not_judged():
+    monitor = FailureMonitor()
+    for t in range(50):
+        assert (
+            monitor.update({"step": t, "reward_mean": math.nan, "token_entropy": math.nan, "grad_norm": math.inf}) == []
+        )
+        assert monitor.update({"step": t}) == []
