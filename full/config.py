@@ -244,7 +244,9 @@ class TrainConfig:
 
 
 # What may differ on resume: where things are and how they are cut up, never what is computed.
-FREE_ON_RESUME = "micro_batch_tokens generation_rows save_every keep_checkpoints output_dir name overwrite".split()
+FREE_ON_RESUME = (
+    "micro_batch_tokens", "generation_rows", "save_every", "keep_checkpoints", "output_dir", "name", "overwrite",
+)  # fmt: skip
 
 # What other trainers call our options.
 OTHER_NAMES = {

@@ -68,8 +68,6 @@ class _Worker:
     def ask(self, pair: tuple[str, str], seconds: float) -> bool:
         if self.process is None or self.process.poll() is not None:
             self._start()
-        assert self.process is not None
-        assert self.process.stdin is not None
         self.process.stdin.write(json.dumps(pair).encode() + b"\n")
         self.process.stdin.flush()
         return json.loads(self._line(seconds)) is True
@@ -94,8 +92,6 @@ class _Worker:
         self._line(START_SECONDS)
 
     def _line(self, seconds: float) -> bytes:
-        assert self.process is not None
-        assert self.process.stdout is not None
         ready, _, _ = select.select([self.process.stdout], [], [], seconds)
         line = self.process.stdout.readline() if ready else b""
         if not line:
