@@ -19,9 +19,10 @@ setup: $(VENV)/ready
 # torch is installed first and alone: an unpinned torch can bring gigabytes of CUDA libraries.
 $(VENV)/ready: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "apo_edu needs Python 3.11 or newer; set PYTHON=")'
+	@echo "setting up $(VENV): about two minutes and 2 GB, once"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[full,notebooks,dev,peers]'
+	$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[full,notebooks,dev,peers]'
 	touch $@
 
 demo: setup
@@ -48,6 +49,10 @@ bench: setup
 
 page: setup
 	$(BIN)/python -m toys.page out/apo.html
+
+# Run every lesson from top to bottom and write it back, clean of widget state.
+notebooks: setup
+	$(BIN)/python tests/notebooks.py
 
 golden: setup
 	$(BIN)/python tests/golden/make_golden.py
