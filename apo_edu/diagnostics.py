@@ -56,18 +56,21 @@ class Finding:
 class FailureMonitor:
     """Watches a stream of step metrics for the four failure signatures that arXiv 2512.22953 names.
 
-    | signature              | what is seen over `window` steps                                                       |
+    | signature              | what is seen                                                                           |
     | ---------------------- | -------------------------------------------------------------------------------------- |
-    | `entropy_collapse`     | token entropy below half of what it was, and the reward did not rise                   |
-    | `stagnant_exploration` | reward flat and still improvable, entropy high, alpha within 5 % of its maximum        |
+    | `entropy_collapse`     | token entropy halved, and the reward has not risen since it was twice as high          |
+    | `stagnant_exploration` | reward flat over two windows and improvable, entropy high, alpha within 5 % of its top |
     | `gradient_instability` | a gradient norm above `spike` times the median, or weights carried by one sample (ESS) |
     | `extreme_ratios`       | |log q/p| above `max_log_ratio` nats                                                   |
 
-    The signatures are the paper's; the thresholds are ours. Each is reported once until it has cleared.
+    The signatures are the paper's; the thresholds are ours. Each is reported once until it has cleared. A gain counts when
+    it exceeds two standard errors; it is measured over as long as the entropy took to fall, or over two windows, because
+    within one window the noise of a healthy run hides its gain. Non-finite and missing metrics are not judged.
 
     Args:
         window: number of steps that are compared, >= 4.
-        alpha_max: the schedule's upper end; None reads it off the stream, and then a constant alpha is no finding.
+        alpha_max: the schedule's upper end; None takes the largest alpha of the stream, once alpha has moved at all, so
+            that a constant alpha is no finding.
         spike: how many times the median gradient norm counts as a spike, > 1.
         max_log_ratio: |log q/p| that counts as extreme, in nats.
     """
@@ -84,14 +87,24 @@ class FailureMonitor:
         self.window, self.alpha_max, self.spike, self.max_log_ratio = window, alpha_max, spike, max_log_ratio
         self.findings: list[Finding] = []
         self._history: deque[Mapping[str, float]] = deque(maxlen=window)
-        self._start_entropy: list[float] = []
+        # Of the whole run, for the steps that have both: mean rewards, and the token entropy smoothed over a quarter window.
+        self._rewards: list[float] = []
+        self._entropies: list[float] = []
+        self._recent_entropy: deque[float] = deque(maxlen=max(2, window // 4))
+        self._alphas_seen: tuple[float, float] | None = None  # the smallest and the largest
         self._active: set[str] = set()
 
     def update(self, metrics: Mapping[str, float]) -> list[Finding]:
         """Take one step's metrics (the keys of metrics.jsonl; absent ones are not judged); return what is new."""
         self._history.append(metrics)
-        if len(self._start_entropy) < max(2, self.window // 4) and "token_entropy" in metrics:
-            self._start_entropy.append(float(metrics["token_entropy"]))
+        reward, entropy, alpha = (_number(metrics, key) for key in ("reward_mean", "token_entropy", "alpha"))
+        if reward is not None and entropy is not None:
+            self._recent_entropy.append(entropy)
+            self._rewards.append(reward)
+            self._entropies.append(statistics.fmean(self._recent_entropy))
+        if alpha is not None:
+            low, high = self._alphas_seen or (alpha, alpha)
+            self._alphas_seen = min(low, alpha), max(high, alpha)
         new = []
         for signature, check in (
             ("entropy_collapse", self._entropy_collapse),
@@ -109,55 +122,52 @@ class FailureMonitor:
         return new
 
     def _series(self, key: str) -> list[float]:
-        return [float(m[key]) for m in self._history if key in m and math.isfinite(m[key])]
+        return [value for m in self._history if (value := _number(m, key)) is not None]
 
     def _full(self, *keys: str) -> bool:
         return all(len(self._series(key)) == self.window for key in keys)
 
-    def _reward_gain(self) -> tuple[float, float]:
-        """Second half of the window minus the first, and the standard error of that difference."""
-        rewards = self._series("reward_mean")
-        half = len(rewards) // 2
-        first, second = rewards[:half], rewards[half:]
-        error = math.sqrt(statistics.variance(first) / len(first) + statistics.variance(second) / len(second))
-        return statistics.fmean(second) - statistics.fmean(first), error
-
     def _entropy_collapse(self) -> tuple[str, str] | None:
         if not self._full("token_entropy", "reward_mean"):
             return None
-        start = statistics.fmean(self._start_entropy)
-        recent = self._series("token_entropy")
-        now = statistics.fmean(recent[-max(2, self.window // 4) :])
-        before = max(start, recent[0])
-        gain, error = self._reward_gain()
+        half = self.window // 2
+        now, recent = self._entropies[-1], self._rewards[-half:]
+        # When was the entropy last twice what it is? The reward of then is what the exploration should have bought.
+        ago = next((s for s in range(len(self._entropies) - 1 - half, -1, -1) if self._entropies[s] > 2 * now), None)
+        if ago is None:
+            return None
+        first = max(0, ago + 1 - half)
+        gain, error = _gain(self._rewards[first : first + half], recent)
         # A solved task also has low entropy: below 0.9 there is still something that the collapse may have lost.
-        solved = statistics.fmean(self._series("reward_mean")) > 0.9
-        if start <= 0 or now >= 0.5 * before or gain > 2 * error or solved:
+        if gain > 2 * error or statistics.fmean(recent) > 0.9:
             return None
         return (
-            f"Entropy collapse without reward gain: token entropy fell from {before:.3g} to {now:.3g} nats while the "
-            f"reward moved by {gain:+.3g} (standard error {error:.2g}) over {self.window} steps.",
+            f"Entropy collapse without reward gain: token entropy fell from {self._entropies[ago]:.3g} to {now:.3g} nats "
+            f"while the reward moved by {gain:+.3g} (standard error {error:.2g}) over {len(self._rewards) - 1 - ago} "
+            "steps.",
             "Raise alpha_min (below 0.3 the paper saw collapse), raise rho so that noise reads less as improvement, or "
             "set a noise_guard of 2.",
         )
 
     def _stagnant_exploration(self) -> tuple[str, str] | None:
-        if not self._full("token_entropy", "reward_mean", "alpha"):
+        if not self._full("token_entropy", "reward_mean", "alpha") or len(self._rewards) < 2 * self.window:
             return None
-        alphas, rewards = self._series("alpha"), self._series("reward_mean")
         top = self.alpha_max
+        if top is None and self._alphas_seen is not None and self._alphas_seen[0] < self._alphas_seen[1]:
+            top = self._alphas_seen[1]
+        alphas, rewards = self._series("alpha"), self._rewards[-self.window :]
         if top is None or min(alphas) < 0.95 * top:
             return None
-        gain, error = self._reward_gain()
+        gain, error = _gain(self._rewards[-2 * self.window : -self.window], rewards)
         entropy = statistics.fmean(self._series("token_entropy"))
-        high = entropy >= 0.8 * statistics.fmean(self._start_entropy)
+        high = entropy >= 0.8 * self._entropies[min(len(self._entropies), max(2, self.window // 4)) - 1]
         # Saturated is not stagnant: a binary reward above 0.9 has little left to improve.
         if gain > 2 * error or not high or statistics.fmean(rewards) > 0.9:
             return None
         return (
             f"Stagnant reward with high entropy: alpha stayed at {min(alphas):.2f} or above (alpha_max {top:.2f}), the "
-            f"reward moved by {gain:+.3g} (standard error {error:.2g}) and the entropy is still {entropy:.3g} nats over "
-            f"{self.window} steps.",
+            f"reward moved by {gain:+.3g} (standard error {error:.2g}) between the last two windows of {self.window} "
+            f"steps and the entropy is still {entropy:.3g} nats.",
             "See whether the improvement gate p_t is held at 0: lower noise_guard or gain_scale, lower rho, read "
             "another confidence_from, or lower alpha_max. If every reward in a group is equal, no alpha can help.",
         )
@@ -192,3 +202,15 @@ class FailureMonitor:
             "Raise beta_r (a softer target) or tau_anc (a softer anchored policy), lower lr, or take fewer updates per "
             "batch of samples.",
         )
+
+
+def _number(metrics: Mapping[str, float], key: str) -> float | None:
+    """The metric as a finite float; None where it is absent, null or not finite."""
+    value = metrics.get(key)
+    return None if value is None or not math.isfinite(value) else float(value)
+
+
+def _gain(before: list[float], after: list[float]) -> tuple[float, float]:
+    """Mean of `after` minus mean of `before`, and the standard error of that difference."""
+    error = math.sqrt(statistics.variance(before) / len(before) + statistics.variance(after) / len(after))
+    return statistics.fmean(after) - statistics.fmean(before), error

@@ -145,7 +145,9 @@ def apo(
     On policy, at the first update, u = 0 and p_theta is uniform. The gradient there is centred and not zero: it is
     REINFORCE with the reshaped advantage (q_i^alpha - mean q^alpha) / alpha, up to a constant. For binary rewards q takes
     two values, so a prompt's gradient points the same way for every alpha and, with logp_reduction "mean", the same way
-    as GRPO's: alpha is then only a step size. For graded rewards it is not. (tests/test_objectives.py shows all three.)
+    as GRPO's: alpha is then only a step size, one for each prompt. That size depends on alpha and on the prompt's share of
+    right answers, so over prompts with different shares alpha shifts their weights, and the sum can turn. For graded
+    rewards alpha changes the direction within a prompt too. (tests/test_objectives.py shows each of these.)
 
     Args:
         batch: the completions; anchored at `batch.anchor_logps`.

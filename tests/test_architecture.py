@@ -41,6 +41,11 @@ def test_the_core_neither_prints_nor_touches_files(path):
             assert node.func.id not in ("print", "open", "input")
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "apo_edu").glob("*.py")), ids=lambda path: path.name)
+def test_the_core_is_ascii(path):
+    assert path.read_text(encoding="utf-8").isascii()  # alpha, not its Greek letter: it can be typed and searched for
+
+
 def test_no_file_of_full_hides_an_installed_package():
     # `accelerate launch full/train.py` puts full/ first on the path: full/evaluate.py would shadow Hugging Face's.
     installed = set(packages_distributions()) | set(sys.stdlib_module_names)

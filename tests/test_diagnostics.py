@@ -72,6 +72,40 @@ def test_a_run_that_solves_its_task_has_no_finding(seed):
     )
 
 
+@pytest.mark.parametrize("seed", range(10))
+def test_a_plateau_after_a_real_gain_is_no_collapse(seed):
+    # The entropy bought 0.4 of reward by step 60 and stays low; that the last windows are flat is no loss.
+    rng = random.Random(seed)
+    curves = {
+        "reward_mean": lambda t: 0.3 + 0.4 * min(1.0, t / 60) + rng.gauss(0, 0.03),
+        "token_entropy": lambda t: 0.5 - 0.35 * min(1.0, t / 60) + rng.gauss(0, 0.01),
+    }
+    assert watch(150, seed, **curves) == []
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_slow_gain_within_the_noise_of_one_window_is_neither_collapse_nor_stagnation(seed):
+    # 0.4 in 150 steps under a noise of 0.03: over one window the gain is hardly two standard errors.
+    rng = random.Random(seed)
+    assert watch(150, seed, alpha=lambda t: 0.9) == []
+    assert watch(150, seed, token_entropy=lambda t: 0.5 * math.exp(-t / 90) + rng.gauss(0, 0.01)) == []
+
+
+def test_a_late_collapse_is_seen_although_the_reward_once_rose():
+    found = watch(
+        150,
+        reward_mean=lambda t: 0.3 + 0.4 * min(1.0, t / 60) - 0.2 * (t > 110),
+        token_entropy=lambda t: 0.5 if t < 100 else 0.1,
+    )
+    assert [finding.signature for finding in found] == ["entropy_collapse"]
+    assert found[0].step >= 100
+
+
+def test_without_alpha_max_the_largest_alpha_of_the_stream_counts():
+    stuck = {"reward_mean": lambda t: 0.3, "token_entropy": lambda t: 0.5, "alpha": lambda t: 0.6 if t == 3 else 0.9}
+    assert {finding.signature for finding in watch(100, alpha_max=None, **stuck)} == {"stagnant_exploration"}
+
+
 def test_a_constant_alpha_is_no_finding_where_there_is_no_schedule():
     assert watch(100, alpha_max=None, alpha=lambda t: 0.6, reward_mean=lambda t: 0.5) == []
 
@@ -134,3 +168,11 @@ def test_missing_and_non_finite_metrics_are_not_judged():
             monitor.update({"step": t, "reward_mean": math.nan, "token_entropy": math.nan, "grad_norm": math.inf}) == []
         )
         assert monitor.update({"step": t}) == []
+        assert monitor.update({"step": t, "reward_mean": None, "grad_norm": None}) == []
+    # What was not finite at the start of a run does not blind it to what follows.
+    assert "entropy_collapse" in {
+        finding.signature
+        for finding in watch(
+            100, reward_mean=lambda t: 0.3, token_entropy=lambda t: math.nan if t < 6 else 0.5 * math.exp(-t / 20)
+        )
+    }

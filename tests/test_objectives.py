@@ -147,6 +147,15 @@ def test_binary_rewards_make_alpha_a_step_size_and_grpo_agrees():
     assert max(norms) > 1.2 * min(norms)  # alpha does change the length
 
 
+def test_binary_rewards_over_prompts_alpha_shifts_the_weights_of_the_prompts():
+    # One step size per prompt: with equal shares of right answers the whole batch keeps its direction, otherwise not.
+    for rewards, turns in ((torch.stack([BINARY[0], BINARY[0].roll(1)]), False), (BINARY, True)):
+        _, grads = directions(rewards)
+        low, high = grads[0].flatten(), grads[-1].flatten()
+        cosine = torch.cosine_similarity(low, high, dim=0).item()
+        assert cosine < 0.999 if turns else cosine == pytest.approx(1.0, abs=1e-9)
+
+
 def test_graded_rewards_make_alpha_change_the_direction():
     batch, grads = directions(GRADED)
     grpo = coefficients(objectives.grpo, batch)[0].sum(-1)[0]
