@@ -88,6 +88,8 @@ def warm_start(target: float, seed: int, *, cache: Path = Path("runs"), quiet: b
     if folder.exists():
         return folder
 
+    if not quiet:
+        print("warm start: teaching the embedded model a little addition; about a minute, then cached", flush=True)
     tokenizer = make_tokenizer()
     model = make_model(tokenizer, seed)
     rng = random.Random(seed)

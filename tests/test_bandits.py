@@ -115,3 +115,11 @@ def test_bad_input_says_what_to_do():
         Bandit(values=torch.tensor([[0.5, 2.0]]), binary=True)
     with pytest.raises(ValueError, match="alphas reach 0.0.*divides by alpha"):
         bandits.estimator_study(torch.zeros(2), torch.zeros(2), [0.0, 1.0])
+
+
+def test_confidence_alone_holds_a_policy_at_the_wrong_arm_and_the_guard_does_not():
+    histories = bandits.confident_but_wrong(seeds=20)
+    stuck = {label: (h.expected_reward[-1] < 0.6).double().mean().item() for label, h in histories.items()}
+    assert stuck["fixed 0.9"] < stuck["confidence only"]
+    assert stuck["guarded"] < 0.5 < stuck["confidence only"]
+    assert stuck["fixed 0.35"] > 0.5

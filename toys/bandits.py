@@ -570,48 +570,56 @@ def guard_noise_study(
     )  # fmt: skip
 
 
-def confident_but_wrong(*, seeds: int = 20, num_steps: int = 300, head_start: float = 3.0) -> dict[str, History]:
+def confident_but_wrong(*, seeds: int = 20, num_steps: int = 300, head_start: float = 5.0) -> dict[str, History]:
     """A policy that starts sure of a mediocre arm: what fixed alphas and the schedules make of it. {label: History}
 
     Arm 15, of value 0.5, has `head_start` nats over the rest; arms 0-3 are worth 1. The guard stays near alpha_max, since
     nothing improves yet; a schedule that trusts confidence alone seeks modes around the wrong arm.
     """
-    bandit = equal_arms(noise=0.1)
-    values = bandit.values.clone()
+    return _from_a_wrong_start(
+        {
+            "guarded": (lambda: GuardedAlpha(noise_guard=2.0), "tokens"),
+            "confidence only": (ConfidenceOnly, "tokens"),
+            "ESS": (EssAlpha, "tokens"),
+            "fixed 0.35": (lambda: FixedAlpha(0.35), "tokens"),
+            "fixed 0.9": (lambda: FixedAlpha(0.9), "tokens"),
+        },
+        seeds,
+        num_steps,
+        head_start,
+    )
+
+
+def break_the_guard(*, seeds: int = 20, num_steps: int = 300, head_start: float = 5.0) -> dict[str, History]:
+    """The guard, and ways to break it, from the start of `confident_but_wrong`. {label: History}"""
+    return _from_a_wrong_start(
+        {
+            "guarded": (lambda: GuardedAlpha(noise_guard=2.0), "tokens"),
+            "no improvement gate": (ConfidenceOnly, "tokens"),
+            "gain scale 0.001": (lambda: GuardedAlpha(gain_scale=1e-3), "tokens"),
+            "no gate, alpha_min -1": (lambda: ConfidenceOnly(alpha_min=-1.0), "tokens"),
+        },
+        seeds,
+        num_steps,
+        head_start,
+    )
+
+
+def _from_a_wrong_start(
+    schedules: dict[str, tuple[Callable[[], Any], str]], seeds: int, num_steps: int, head_start: float
+) -> dict[str, History]:
+    values = equal_arms().values.clone()
     values[0, -1] = 0.5
     start = torch.zeros_like(values)
     start[0, -1] = head_start
-    schedules: dict[str, Callable[[], Any]] = {
-        "guarded": GuardedAlpha,
-        "confidence only": lambda: ConfidenceOnly(),
-        "ESS": EssAlpha,
-        "fixed 0.35": lambda: FixedAlpha(0.35),
-        "fixed 0.9": lambda: FixedAlpha(0.9),
-    }
     return {
         label: run(
             Bandit(values=values, noise=0.1),
-            Loop(schedule=make, num_steps=num_steps),
+            Loop(schedule=make, confidence_from=source, num_steps=num_steps, lr=0.1),
             seeds=seeds,
             initial_logits=start,
         )
-        for label, make in schedules.items()
-    }
-
-
-def break_the_guard(*, seeds: int = 20, num_steps: int = 300) -> dict[str, History]:
-    """The guard, and four ways to break it, on noisy equal arms with several updates per batch. {label: History}"""
-    loop = Loop(num_steps=num_steps, updates=4, lr=1.0)
-    broken: dict[str, tuple[Callable[[], Any], str]] = {
-        "guarded": (lambda: GuardedAlpha(noise_guard=2.0), "tokens"),
-        "no improvement gate": (lambda: ConfidenceOnly(), "tokens"),
-        "gain scale 0.001": (lambda: GuardedAlpha(gain_scale=1e-3), "tokens"),
-        "alpha_min -1": (lambda: GuardedAlpha(alpha_min=-1.0, gain_scale=1e-3), "tokens"),
-        "anchored confidence": (lambda: GuardedAlpha(noise_guard=2.0), "anchored"),
-    }
-    return {
-        label: run(equal_arms(noise=0.5), replace(loop, schedule=make, confidence_from=source), seeds=seeds)
-        for label, (make, source) in broken.items()
+        for label, (make, source) in schedules.items()
     }
 
 
