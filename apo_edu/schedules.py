@@ -4,6 +4,7 @@ A schedule has `alpha`, `update(signals) -> alpha` (once per optimiser step), `s
 may be numbers, or tensors [runs] for many independent runs at once; then alpha is a tensor [runs] too.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import Tensor
 from .checks import require_choice
 from .diagnostics import effective_sample_size, normalized_entropy
 from .divergences import tilted_log_weights
-from .objectives import GroupBatch, group_distributions, sequence_logps
+from .objectives import LEFT_OUT, GroupBatch, group_distributions, sequence_logps
 
 CONFIDENCE_SOURCES = ("candidates", "tokens", "anchored", "target")
 
@@ -56,7 +57,8 @@ def group_signals(
     * "anchored": p_theta over the group. On policy this is uniform, so c_t = 0 and alpha never leaves alpha_max.
     * "target": q over the group: how decisive the rewards are, not how sure the policy is.
 
-    The standard error is taken over prompts, since completions of one prompt share its difficulty; with a single prompt,
+    The reward is that of all completions, left-out ones too: it is what the policy earns. Entropies are over the members
+    that count. The standard error is taken over prompts, since completions of one prompt share its difficulty; with a single prompt,
     over its completions.
 
     Args:
@@ -83,9 +85,9 @@ def group_signals(
             )
         entropy = torch.as_tensor(token_entropy, dtype=torch.float64).expand(runs)
     elif confidence_from == "anchored":
-        entropy = normalized_entropy(log_p).view(runs, -1).mean(-1)
+        entropy = _group_entropy(log_p, batch.valid).view(runs, -1).mean(-1)
     elif confidence_from == "target":
-        entropy = normalized_entropy(log_q).view(runs, -1).mean(-1)
+        entropy = _group_entropy(log_q, batch.valid).view(runs, -1).mean(-1)
     else:
         entropy = candidate_entropy(batch, logp_reduction=logp_reduction).view(runs, -1).mean(-1)
 
@@ -110,7 +112,19 @@ def group_signals(
 def candidate_entropy(batch: GroupBatch, *, logp_reduction: str = "mean") -> Tensor:
     """Normalised entropy of the policy restricted to its sampled candidates, softmax(l) over the group: [prompts]."""
     logps = sequence_logps(batch.logps.detach(), batch.mask, logp_reduction)
-    return normalized_entropy(torch.log_softmax(logps, dim=-1))
+    if batch.valid is not None:
+        logps = logps.masked_fill(~batch.valid.bool(), LEFT_OUT)
+    return _group_entropy(torch.log_softmax(logps, dim=-1), batch.valid)
+
+
+def _group_entropy(log_p: Tensor, valid: Tensor | None) -> Tensor:
+    """Entropy over the log of the number of members that count; 1, no confidence, where fewer than two do."""
+    fraction = normalized_entropy(log_p)
+    if valid is None:
+        return fraction
+    members = valid.bool().sum(-1)
+    rescaled = fraction * math.log(log_p.shape[-1]) / members.clamp(min=2).to(log_p.dtype).log()
+    return torch.where(members >= 2, rescaled, torch.ones_like(rescaled))
 
 
 class FixedAlpha:
@@ -271,9 +285,12 @@ class EssAlpha:
         alphas = alphas.to(signals.log_q.device, signals.log_q.dtype)
         batch_dims = signals.log_q.dim() - 1
         weights = tilted_log_weights(signals.log_q, signals.log_p, alphas.view(-1, *[1] * batch_dims))
-        ess = effective_sample_size(weights).mean(-1)  # [GRID] or [GRID, runs]
-        enough = ess >= self.target_fraction * signals.log_q.shape[-1] * (1 - 1e-6)
-        last = torch.where(enough, torch.arange(self.GRID, device=ess.device).view(-1, *[1] * (ess.dim() - 1)), 0)
+        members = (signals.log_q > LEFT_OUT / 2).sum(-1)  # completions left out of their group do not count
+        fraction = (effective_sample_size(weights) / members).mean(-1)  # [GRID] or [GRID, runs]
+        enough = fraction >= self.target_fraction * (1 - 1e-6)
+        last = torch.where(
+            enough, torch.arange(self.GRID, device=fraction.device).view(-1, *[1] * (fraction.dim() - 1)), 0
+        )
         self.alpha = _plain(alphas.double()[last.amax(0)])
         return self.alpha
 

@@ -194,6 +194,20 @@ def test_signals_of_many_runs():
     assert single.reward_se.tolist() == pytest.approx([0.5, 0.0, 0.0, 0.5])
 
 
+def test_left_out_completions_do_not_count_for_confidence_or_ess():
+    whole = batch_of([[-1.0, -2.0, -0.5, -3.0]] * 2, [[1.0, 0.2, 0.0, 0.9], [0.0, 1.0, 0.3, 0.1]])
+    part = GroupBatch(whole.logps[:, :3], whole.old_logps[:, :3], whole.mask[:, :3], whole.rewards[:, :3])
+    valid = torch.tensor([[True, True, True, False]] * 2)
+    masked = GroupBatch(whole.logps, whole.old_logps, whole.mask, whole.rewards, valid=valid)
+    options = {"tau_anc": 0.5, "beta_r": 0.5}
+    for source in ("candidates", "anchored", "target"):
+        got, want = (group_signals(batch, **options, confidence_from=source) for batch in (masked, part))
+        assert got.confidence == pytest.approx(want.confidence, abs=1e-9), source
+    got, want = (EssAlpha(0.8, 1.0, 0.0).update(group_signals(batch, **options)) for batch in (masked, part))
+    assert got == pytest.approx(want)
+    assert group_signals(masked, **options).reward == group_signals(whole, **options).reward
+
+
 BATCH = batch_of([[-1.0, -2.0]] * 3, [[1, 0]] * 3)
 
 

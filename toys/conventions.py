@@ -17,7 +17,8 @@ from apo_edu import alpha_divergence
 class Conventions:
     """The same comparison of q and p in each convention; every field a tensor of the shape of the divergence.
 
-    csiszar: D_alpha, nats.  amari_order: a = 2 alpha - 1, for 4 / (1 - a^2) (1 - sum q^((1+a)/2) p^((1-a)/2)), which is D_alpha.
+    csiszar: D_alpha, nats.
+    amari_order: a = 2 alpha - 1, for 4 / (1 - a^2) (1 - sum q^((1+a)/2) p^((1-a)/2)), which is D_alpha.
     renyi: log S / (alpha - 1), nats, defined for alpha > 0.  tsallis: (1 - S) / (1 - alpha) = alpha D_alpha.
     hellinger_like: 1 - S, which at alpha = 1/2 is the squared Hellinger distance.
     """
