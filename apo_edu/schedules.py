@@ -58,8 +58,8 @@ def group_signals(
     * "target": q over the group: how decisive the rewards are, not how sure the policy is.
 
     The reward is that of all completions, left-out ones too: it is what the policy earns. Entropies are over the members
-    that count. The standard error is taken over prompts, since completions of one prompt share its difficulty; with a single prompt,
-    over its completions.
+    that count. The standard error is taken over prompts, since completions of one prompt share its difficulty; with a
+    single prompt, over its completions.
 
     Args:
         batch: the step's completions over all processes.
