@@ -1,0 +1,122 @@
+"""Every lesson has its parts, is committed clean, defines no mathematics, and runs from top to bottom."""
+
+import ast
+import base64
+import json
+import re
+import sys
+
+import nbformat
+import pytest
+
+from tests.notebooks import WIDGET_VIEW, execute, notebooks
+
+LESSONS = notebooks()
+BOOKS = {path.name: nbformat.read(path, as_version=4) for path in LESSONS}
+each_lesson = pytest.mark.parametrize("name", BOOKS)
+
+
+def code(book) -> list:
+    return [cell for cell in book.cells if cell.cell_type == "code"]
+
+
+def test_all_lessons_are_there():
+    assert [name[:2] for name in BOOKS] == [f"{i:02d}" for i in range(10)]
+
+
+@each_lesson
+def test_first_and_last_cells(name):
+    book = BOOKS[name]
+    first = book.cells[0].source
+    assert first.startswith(f"# {name[:2]} ")
+    for label in (
+        "**After this lesson you can predict**",
+        "**Prerequisites:**",
+        "**Time:**",
+        "**Level:**",
+        "**Runs on:**",
+    ):
+        assert label in first, label
+    end = "\n".join(cell.source for cell in book.cells[-3:])
+    for part in ("## Summary", "## Self-test", "SelfTest([", "## What next", "## References", "2512.22953"):
+        assert part in end, part
+
+
+@each_lesson
+def test_predict_before_the_main_results(name):
+    predicts = sum(cell.source.count("Predict(") for cell in code(BOOKS[name]))
+    assert predicts >= (1 if name.startswith("00") else 2)
+
+
+@each_lesson
+def test_saved_clean_and_in_order(name):
+    book = BOOKS[name]
+    assert "widgets" not in book.metadata
+    assert [cell.execution_count for cell in code(book)] == list(range(1, len(code(book)) + 1))
+    for cell in code(book):
+        for output in cell.outputs:
+            assert output.output_type != "error"
+            assert WIDGET_VIEW not in output.get("data", {})
+            assert output.get("name") != "stderr", output.get("text")
+
+
+@each_lesson
+def test_pictures_are_small_and_come_with_words(name):
+    size = 0
+    for cell in code(BOOKS[name]):
+        for i, output in enumerate(cell.outputs):
+            data = output.get("data", {})
+            if "image/png" not in data:
+                continue
+            size += len(base64.b64decode(data["image/png"]))
+            words = data.get("text/plain", "") + data.get("text/markdown", "")
+            words += "".join(
+                o.get("text", "") + o.get("data", {}).get("text/markdown", "") + o.get("data", {}).get("text/html", "")
+                for o in cell.outputs[i + 1 : i + 3]
+            )
+            assert len(words.split()) > 8, cell.source[:80]
+            assert not re.fullmatch(r"<.*object at 0x.*>", data.get("text/plain", "")), cell.source[:80]
+    assert size < 1_000_000
+
+
+@each_lesson
+def test_a_lesson_defines_no_mathematics(name):
+    allowed = {"apo_edu", "toys", "numpy", "torch", "matplotlib", "IPython", "ipywidgets"} | set(
+        sys.stdlib_module_names
+    )
+    for cell in code(BOOKS[name]):
+        for node in ast.walk(ast.parse(cell.source)):
+            if isinstance(node, ast.Import):
+                assert {alias.name.split(".")[0] for alias in node.names} <= allowed
+            elif isinstance(node, ast.ImportFrom):
+                assert (node.module or "").split(".")[0] in allowed
+            assert not isinstance(node, ast.ClassDef)
+            if isinstance(node, ast.Attribute):
+                assert node.attr not in ("optim", "step", "zero_grad"), "a training loop belongs in toys"
+            if isinstance(node, (ast.For, ast.While)):
+                inner = ast.dump(node)
+                assert "'log_softmax'" not in inner, "a loss belongs in apo_edu"
+
+
+@each_lesson
+def test_self_tests_have_three_explained_answers(name):
+    (cell,) = [cell for cell in code(BOOKS[name]) if cell.source.startswith("SelfTest(")]
+    pairs = ast.literal_eval(cell.source.removeprefix("SelfTest(").removesuffix(")"))
+    assert len(pairs) == 3
+    assert all(len(answer.split()) >= 8 and question.endswith(("?", ".")) for question, answer in pairs)
+
+
+@pytest.mark.notebooks
+@pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.name)
+def test_runs_from_top_to_bottom(path):
+    slow = path.name.startswith("08")  # it trains the language model
+    book = execute(path, timeout=400 if slow else 120)
+    assert not [o for cell in code(book) for o in cell.outputs if o.output_type == "error"]
+
+
+def test_the_committed_run_is_a_real_one():
+    folder = LESSONS[0].parent / "data" / "run-08"
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    summary = json.loads((folder / "summary.json").read_text())
+    assert [row["step"] for row in rows] == list(range(1, summary["steps"] + 1))
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 700_000
