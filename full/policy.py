@@ -94,9 +94,3 @@ def render_prompts(tokenizer: Any, problems: Dataset, config: TrainConfig) -> tu
             f"has {longest} tokens. Use --max_prompt_tokens {longest}, or remove them from the data."
         )
     return prompts, texts[0]
-
-
-def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
-    """The policy as an ordinary Hugging Face folder."""
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)

@@ -31,7 +31,7 @@ from full.data import ProblemOrder, load_splits
 from full.evaluation import evaluate
 from full.launch import StopRequest, quiet_exit, start_accelerator
 from full.logprobs import Ids, Policy, micro_batches, score
-from full.policy import load_model, load_tokenizer, render_prompts, save_model
+from full.policy import load_model, load_tokenizer, render_prompts
 from full.rewards import Rewarder, RewardError
 from full.rollouts import Rollout, Sampler
 from full.runs import RunFolder
@@ -133,7 +133,8 @@ def main(argv: list[str] | None = None) -> None:
 
     eval_after = evaluation()
     if accelerator.is_main_process:
-        save_model(model, tokenizer, run.path / "model")
+        for part in (model, tokenizer):  # an ordinary Hugging Face folder
+            part.save_pretrained(run.path / "model")
         summary = report.summarize(config, progress.eval_before, eval_after, time.perf_counter() - started)
         run.write_summary(summary)
         report.draw_curves(run)
