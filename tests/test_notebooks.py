@@ -49,6 +49,13 @@ def test_predict_before_the_main_results(name):
 
 
 @each_lesson
+def test_answers_are_folded_away(name):
+    for cell in code(BOOKS[name]):
+        if "Predict(\n" in cell.source or cell.source.startswith("SelfTest("):
+            assert cell.metadata.get("jupyter", {}).get("source_hidden")
+
+
+@each_lesson
 def test_saved_clean_and_in_order(name):
     book = BOOKS[name]
     assert "widgets" not in book.metadata
