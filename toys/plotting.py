@@ -30,7 +30,7 @@ CYCLE = (
 )
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)), (0, (8, 2)))
 SERIES_LABELS = {
-    "reward": "sampled reward", "expected_reward": "expected reward", "entropy": "entropy of the arms (1 = uniform)",
+    "reward": "sampled reward", "expected_reward": "expected reward", "entropy": "entropy (1 = uniform)",
     "alpha": "order alpha", "confidence": "confidence c", "improvement": "improvement gate p",
     "grad_norm": "gradient norm", "ess": "effective sample size (arms)", "kl_anchor": "KL(policy || anchor) (nats)",
     "good_arms": "good arms kept",
