@@ -73,6 +73,12 @@ def test_uncentred_variance_blows_up_as_one_over_alpha_squared():
     assert study.variance["uncentred"][0] / study.variance["uncentred"][1] == pytest.approx(4.0, rel=0.1)
     assert study.variance["centred"][0] / study.variance["centred"][1] == pytest.approx(1.0, rel=0.05)
     assert study.bias["centred"].max() < 0.02
+    # The study summarises these very estimates.
+    estimates = bandits.gradient_estimates(q, p, 1.0)
+    assert estimates["centred"].shape == (2000, len(q))
+    torch.testing.assert_close(estimates["centred"].var(0).sum(), study.variance["centred"][-1])
+    with pytest.raises(ValueError, match="alpha is 0"):
+        bandits.gradient_estimates(q, p, 0.0)
 
 
 def test_prompt_weights_follow_the_known_curves():

@@ -471,20 +471,16 @@ def estimator_study(
     if bool((orders <= 0).any()):
         raise ValueError(f"alphas reach {float(orders.min())}; expected > 0: the uncentred estimator divides by alpha.")
     log_q, log_p = log_q.double(), log_p.double()
-    generator = torch.Generator().manual_seed(seed)
-    arms = torch.multinomial(log_p.exp().expand(num_resamples, -1), num_samples, replacement=True, generator=generator)
-    score = torch.eye(len(log_p), dtype=torch.float64)[arms] - log_p.exp()
-    log_ratio = (log_q - log_p)[arms]
-    exact = alpha_divergence_grad(log_q, log_p, orders[:, None].squeeze(-1))
+    exact = alpha_divergence_grad(log_q, log_p, orders)
+    log_ratio = (log_q - log_p)[_sampled_arms(log_p, num_samples, num_resamples, seed)]
     variance: dict[str, list[Tensor]] = {"uncentred": [], "centred": [], "clipped": []}
     bias: dict[str, list[Tensor]] = {name: [] for name in variance}
     ess = []
     for alpha, gradient in zip(orders.tolist(), exact, strict=True):
-        z = box_cox(log_ratio, alpha)  # (r^alpha - 1) / alpha
-        cut = z.clamp(max=(clip - 1.0) / alpha)
-        weights = {"uncentred": z + 1.0 / alpha, "centred": _minus_others(z), "clipped": _minus_others(cut)}
-        for name, weight in weights.items():
-            estimate = -(weight[..., None] * score).mean(1)
+        estimates = gradient_estimates(
+            log_q, log_p, alpha, num_samples=num_samples, num_resamples=num_resamples, clip=clip, seed=seed
+        )
+        for name, estimate in estimates.items():
             variance[name].append(estimate.var(0).sum())
             bias[name].append((estimate.mean(0) - gradient).norm())
         ess.append(effective_sample_size(alpha * log_ratio).mean())
@@ -497,6 +493,31 @@ def estimator_study(
         num_samples,
         num_resamples,
     )
+
+
+def gradient_estimates(
+    log_q: Tensor,
+    log_p: Tensor,
+    alpha: float,
+    *,
+    num_samples: int = 16,
+    num_resamples: int = 2000,
+    clip: float = 2.0,
+    seed: int = 0,
+) -> dict[str, Tensor]:
+    """The estimates behind `estimator_study`, at one alpha > 0: {variant: [num_resamples, arms]}.
+
+    Each row estimates grad_u D_alpha from `num_samples` samples of p; every variant sees the same samples.
+    """
+    if not alpha > 0:
+        raise ValueError(f"alpha is {alpha}; expected > 0: the uncentred estimator divides by alpha.")
+    log_q, log_p = log_q.double(), log_p.double()
+    arms = _sampled_arms(log_p, num_samples, num_resamples, seed)
+    score = torch.eye(len(log_p), dtype=torch.float64)[arms] - log_p.exp()
+    z = box_cox((log_q - log_p)[arms], alpha)  # (r^alpha - 1) / alpha
+    cut = z.clamp(max=(clip - 1.0) / alpha)
+    weights = {"uncentred": z + 1.0 / alpha, "centred": _minus_others(z), "clipped": _minus_others(cut)}
+    return {name: -(weight[..., None] * score).mean(1) for name, weight in weights.items()}
 
 
 def prompt_weights(
@@ -665,6 +686,12 @@ def _per_run(value: float | Tensor, runs: int) -> Tensor:
 def _prompts(values: Tensor) -> Tensor:
     """[runs, contexts, group] -> [prompts, group, 1]."""
     return values.reshape(-1, values.shape[-1], 1)
+
+
+def _sampled_arms(log_p: Tensor, num_samples: int, num_resamples: int, seed: int) -> Tensor:
+    """[num_resamples, num_samples] arms drawn from p."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.multinomial(log_p.exp().expand(num_resamples, -1), num_samples, replacement=True, generator=generator)
 
 
 def _minus_others(weights: Tensor) -> Tensor:
