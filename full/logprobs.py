@@ -1,12 +1,14 @@
 """Log-probabilities of sampled tokens under a causal language model, at the temperature they were sampled with."""
 
-from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-Ids = Sequence[Sequence[int]]  # token ids of some rows, each as long as it is
+from full.lm_head import head_logps
+from full.packing import Ids, PackedRows, micro_batches
+
+__all__ = ["Ids", "PackedRows", "Policy", "micro_batches", "score", "token_logps"]
 
 
 def token_logps(
@@ -14,6 +16,7 @@ def token_logps(
     input_ids: Tensor,
     attention_mask: Tensor,
     completion_mask: Tensor,
+    segments: Tensor | None = None,
     *,
     temperature: float = 1.0,
     with_entropy: bool = False,
@@ -28,6 +31,8 @@ def token_logps(
         attention_mask: [batch, tokens] 1 on prompt and completion, 0 on padding.
         completion_mask: [batch, tokens] 1 on the completion's tokens, the end-of-sequence token included. Made from
             positions, never from token ids, so pad = eos is no special case.
+        segments: [batch, tokens] for rows that hold several completions of one prompt: 0 on the prompt, 1, 2, ... on its
+            completions, -1 on padding. Each completion sees the prompt and itself, as if it had the row to itself.
         temperature: of sampling, > 0; logits are divided by it.
         with_entropy: also return the entropy of each next-token distribution, in nats, without gradient.
 
@@ -36,7 +41,8 @@ def token_logps(
         model. With `with_entropy`, (logps, entropies).
 
     Raises:
-        ValueError: unequal shapes, a completion that starts at position 0 (nothing predicts it), temperature <= 0.
+        ValueError: unequal shapes, a completion that starts at position 0 (nothing predicts it), temperature <= 0, an
+            LM head that is not linear.
     """
     if not (input_ids.shape == attention_mask.shape == completion_mask.shape) or input_ids.dim() != 2:
         raise ValueError(
@@ -45,31 +51,49 @@ def token_logps(
         )
     if not temperature > 0:
         raise ValueError(f"temperature is {temperature}; expected > 0, the one that the completions were sampled with.")
-    on = completion_mask[:, 1:].bool()
     if bool(completion_mask[:, 0].any()):
         raise ValueError("completion_mask is 1 at position 0; expected a prompt token there, which predicts the next.")
-    # Positions count real tokens, so that padding on either side changes nothing.
-    position_ids = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)
+    if segments is None:
+        # Positions count real tokens, so that padding on either side changes nothing.
+        mask, position_ids = attention_mask, (attention_mask.long().cumsum(-1) - 1).clamp(min=0)
+        segments = attention_mask.long() + completion_mask.long() - 1
+    else:
+        ancestors = tree_mask(segments)
+        mask, position_ids = ancestors[:, None], ancestors.sum(-1) - 1  # a token's depth in the tree
     backbone = getattr(model, model.base_model_prefix)
-    hidden = backbone(
-        input_ids=input_ids, attention_mask=attention_mask, position_ids=position_ids, use_cache=False
-    ).last_hidden_state
-    logits = model.get_output_embeddings()(hidden[:, :-1][on])  # [completion tokens, vocabulary]
-    logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
-    all_logps = torch.log_softmax(logits / temperature, dim=-1)
-    chosen = all_logps.gather(-1, input_ids[:, 1:][on].unsqueeze(-1)).squeeze(-1)
-    logps = _scatter(chosen, on)
-    if not with_entropy:
-        return logps
-    with torch.no_grad():
-        entropies = -(all_logps.exp() * all_logps).sum(-1)
-    return logps, _scatter(entropies, on)
+    hidden = backbone(input_ids=input_ids, attention_mask=mask, position_ids=position_ids, use_cache=False)[0]
+
+    # Only the states that predict a completion token, in the order of those tokens.
+    on = completion_mask.bool().flatten().nonzero().squeeze(-1)
+    states = hidden.flatten(0, 1).index_select(0, predecessors(segments).flatten()[on])
+    targets = input_ids.flatten()[on]
+    logps, entropies = head_logps(
+        model.get_output_embeddings(), states, targets, temperature=temperature, with_entropy=with_entropy
+    )
+    aligned = logps.new_zeros(input_ids.numel()).index_put((on,), logps).view(input_ids.shape)
+    if entropies is None:
+        return aligned
+    return aligned, entropies.new_zeros(input_ids.numel()).index_put((on,), entropies).view(input_ids.shape)
 
 
-def _scatter(values: Tensor, on: Tensor) -> Tensor:
-    """[batch, 1 + tokens] with the values where the mask is on, 0 elsewhere."""
-    out = values.new_zeros(on.shape).masked_scatter(on, values)
-    return nn.functional.pad(out, (1, 0))
+def tree_mask(segments: Tensor) -> Tensor:
+    """[batch, tokens, tokens] booleans: whether the first token may attend to the second.
+
+    To the prompt and to its own completion, nothing later; padding attends to padding, so that no row is empty.
+    """
+    earlier = torch.ones(segments.shape[-1], segments.shape[-1], dtype=torch.bool, device=segments.device).tril()
+    same = segments[:, :, None] == segments[:, None, :]
+    return earlier & (same | ((segments == 0)[:, None, :] & (segments > 0)[:, :, None]))
+
+
+def predecessors(segments: Tensor) -> Tensor:
+    """[batch, tokens] index, into the flattened batch, of the token that predicts each: the one before it in its path."""
+    width = segments.shape[-1]
+    here = torch.arange(width, device=segments.device).expand_as(segments)
+    starts = segments != segments.roll(1, dims=-1)
+    end_of_prompt = here.masked_fill(segments != 0, -1).amax(-1, keepdim=True)
+    before = torch.where(starts, end_of_prompt, here - 1).clamp(min=0)
+    return before + width * torch.arange(len(segments), device=segments.device)[:, None]
 
 
 class Policy(nn.Module):
@@ -84,66 +108,17 @@ class Policy(nn.Module):
         return token_logps(self.model, *args, **kwargs)
 
 
-class PaddedRows:
-    """Some rows (prompt + completion) as one padded batch on a device; remembers which rows they are."""
-
-    def __init__(
-        self, indices: list[int], prompts: Ids, completions: Ids, *, device: torch.device, pad_left: bool = False
-    ) -> None:
-        self.indices = indices
-        lengths = [(len(prompts[i]), len(completions[i])) for i in indices]
-        width = max(p + c for p, c in lengths)
-        self.input_ids = torch.zeros(len(indices), width, dtype=torch.long)  # any id will do: padding is masked out
-        self.attention_mask = torch.zeros_like(self.input_ids)
-        self.completion_mask = torch.zeros_like(self.input_ids)
-        for row, (i, (p, c)) in enumerate(zip(indices, lengths, strict=True)):
-            start = width - p - c if pad_left else 0
-            self.input_ids[row, start : start + p + c] = torch.tensor([*prompts[i], *completions[i]])
-            self.attention_mask[row, start : start + p + c] = 1
-            self.completion_mask[row, start + p : start + p + c] = 1
-        self.input_ids = self.input_ids.to(device)
-        self.attention_mask = self.attention_mask.to(device)
-        self.completion_mask = self.completion_mask.to(device)
-
-    @property
-    def inputs(self) -> tuple[Tensor, Tensor, Tensor]:
-        """The first arguments of `token_logps`."""
-        return self.input_ids, self.attention_mask, self.completion_mask
-
-    def spread(self, per_completion: Tensor) -> Tensor:
-        """[rows of the step, completion tokens] -> [rows here, tokens here], at the completions' places."""
-        out = per_completion.new_zeros(self.input_ids.shape, device=self.input_ids.device)
-        counts = self.completion_mask.sum(-1).tolist()
-        values = torch.cat([per_completion[i, :count] for i, count in zip(self.indices, counts, strict=True)])
-        return out.masked_scatter(self.completion_mask.bool(), values.to(out.device))
-
-    def collect(self, per_token: Tensor, out: Tensor) -> None:
-        """The way back: write [rows here, tokens here] into out [rows of the step, completion tokens]."""
-        for row, i in enumerate(self.indices):
-            values = per_token[row][self.completion_mask[row].bool()]
-            out[i, : len(values)] = values.to(out.device, out.dtype)
-
-
-def micro_batches(
-    prompts: Ids, completions: Ids, max_tokens: int, *, device: torch.device, pad_left: bool = False
-) -> Iterator[PaddedRows]:
-    """Cut rows into padded batches of at most max_tokens tokens, padding included (a longer row goes alone).
-
-    Rows are sorted by length and each batch is padded to its own longest, so little is padding. How rows are cut changes
-    memory and speed, never the gradient.
-    """
-    lengths = [len(p) + len(c) for p, c in zip(prompts, completions, strict=True)]
-    order = sorted((i for i in range(len(lengths)) if completions[i]), key=lambda i: (lengths[i], i))
-    start = 0
-    for end in range(1, len(order) + 1):
-        if end == len(order) or lengths[order[end]] * (end + 1 - start) > max_tokens:
-            yield PaddedRows(order[start:end], prompts, completions, device=device, pad_left=pad_left)
-            start = end
-
-
 @torch.no_grad()
 def score(
-    policy: nn.Module, prompts: Ids, completions: Ids, *, width: int, temperature: float, max_tokens: int, device: Any
+    policy: nn.Module,
+    prompts: Ids,
+    completions: Ids,
+    *,
+    width: int,
+    temperature: float,
+    max_tokens: int,
+    device: Any,
+    pair_cost: float = float("inf"),
 ) -> tuple[Tensor, Tensor]:
     """Log-probabilities and next-token entropies of completions, without a graph.
 
@@ -153,7 +128,7 @@ def score(
     dtype = next(policy.parameters()).dtype
     logps = torch.zeros(len(prompts), width, dtype=torch.float64 if dtype == torch.float64 else torch.float32)
     entropies = torch.zeros_like(logps)
-    for rows in micro_batches(prompts, completions, max_tokens, device=device):
+    for rows in micro_batches(prompts, completions, max_tokens, device=device, pair_cost=pair_cost):
         got = policy(*rows.inputs, temperature=temperature, with_entropy=True)
         rows.collect(got[0], logps)
         rows.collect(got[1], entropies)

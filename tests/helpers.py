@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
+from full.policy import keep_float64
 from full.tiny import make_tokenizer
 
 
@@ -30,6 +31,8 @@ def small_model(seed: int = 0, dtype: torch.dtype = torch.float64, **changes) ->
     # The default initialisation is nearly uniform over the vocabulary; sharper logits test more.
     with torch.no_grad():
         model.model.embed_tokens.weight.mul_(20.0)
+    if dtype == torch.float64:
+        keep_float64(model)
     return model
 
 
@@ -69,6 +72,17 @@ def small_run(model: Path, output: Path, **changes) -> list[str]:
 def letters(prompts, completions, rows) -> list[float]:
     """A graded reward: the share of characters that are letters."""
     return [sum(c.isalpha() for c in text) / max(len(text), 1) for text in completions]
+
+
+def no_signal_on_odd_sums(prompts, completions, rows) -> list[float]:
+    """Like `letters`, but every completion of a problem with an odd answer gets the same reward."""
+    graded = letters(prompts, completions, rows)
+    return [0.5 if int(row["answer"]) % 2 else value for row, value in zip(rows, graded, strict=True)]
+
+
+def nothing(prompts, completions, rows) -> list[float]:
+    """No completion is better than another."""
+    return [0.0] * len(completions)
 
 
 def metrics_without_times(run: Path) -> list[dict]:
