@@ -41,7 +41,9 @@ class TrainConfig:
     output_dir: str | None = option(None, "Folder of the run, instead of runs/NAME.")
     overwrite: bool = option(False, "Start afresh in a folder that already holds a run; the old run is deleted.")
     seed: int = option(0, "Seed of everything random: data order, sampling, the embedded model. Same seed, same run.")
-
+    tracker: Literal["none", "tensorboard", "wandb", "trackio"] = option(
+        "none", "Send the metrics to a tracker too, through accelerate; its package must be installed."
+    )
     cpu_threads: int = option(0, "Threads of each process on a CPU; 0 shares the cores among the processes.")
 
     # Policy
@@ -50,6 +52,8 @@ class TrainConfig:
     weights: Literal["float32", "float64"] = option(
         "float32", "Type of the weights; float64 is for tests of exactness."
     )
+    lora_rank: int = option(0, "Train adapters of this rank on all linear layers (peft) instead of the weights; 0: none.")
+    merge_lora: bool = option(False, "Write model/ with the adapters merged into the weights, loadable without peft.")
     gradient_checkpointing: bool = option(False, "Recompute activations in the backward pass: less memory, 1/3 slower.")
     warm_start_pass_at_1: float = option(0.35, "Only for 'tiny': sampled pass@1 at which its warm start stops, (0, 1).")
 
@@ -69,6 +73,10 @@ class TrainConfig:
     max_completion_tokens: int = option(1280, "Longest completion, tokens; longer ones are truncated. Paper: 1280.")
     truncated: Literal["keep", "mask"] = option(
         "keep", "Truncated completions: 'keep' trains on them as they are, 'mask' leaves them out of their group."
+    )
+    engine: Literal["hf", "vllm"] = option("hf", "What samples: transformers' generate, or vLLM (an extra).")
+    importance_cap: float = option(
+        2.0, "Cap, >= 1, of the importance weights that correct an engine whose probabilities differ from the policy's."
     )
     generation_rows: int = option(512, "Completions sampled at once on each process: memory, never the result.")
 
@@ -152,12 +160,17 @@ class TrainConfig:
             "noise_guard",
             "seed",
             "cpu_threads",
+            "lora_rank",
         ]:
             if getattr(self, name) < 0:
                 yield f"{name} is {getattr(self, name)}; expected 0 or more."
         for name in ("temperature", "lr", "max_grad_norm", "tau_anc", "beta_r", "gain_scale", "verify_seconds"):
             if not 0 < getattr(self, name) < float("inf"):
                 yield f"{name} is {getattr(self, name)}; expected a finite number > 0."
+        if not 1 <= self.importance_cap < float("inf"):
+            yield f"importance_cap is {self.importance_cap}; expected a finite number >= 1, e.g. 2."
+        if self.merge_lora and not self.lora_rank:
+            yield "merge_lora is true without adapters; expected lora_rank > 0, e.g. 16, or merge_lora false."
         if self.group_size < 2:
             yield (
                 f"group_size is {self.group_size}; expected at least 2, since a completion is compared with the others "
@@ -246,6 +259,7 @@ class TrainConfig:
 # What may differ on resume: where things are and how they are cut up, never what is computed.
 FREE_ON_RESUME = (
     "micro_batch_tokens", "generation_rows", "save_every", "keep_checkpoints", "output_dir", "name", "overwrite",
+    "tracker", "merge_lora",
 )  # fmt: skip
 
 # What other trainers call our options.
@@ -277,6 +291,7 @@ def parse_config(argv: list[str] | None = None) -> tuple[TrainConfig, str | None
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--config")
     first.add_argument("--resume")
+    first.add_argument("--doctor", action="store_true")
     chosen, rest = first.parse_known_args(argv)
     parser = Parser(
         TrainConfig,
@@ -287,6 +302,7 @@ def parse_config(argv: list[str] | None = None) -> tuple[TrainConfig, str | None
     )
     parser.add_argument("--config", help="A .yaml file with any of these options.")
     parser.add_argument("--resume", metavar="DIR", help="Go on with the run in DIR from its last good checkpoint.")
+    parser.add_argument("--doctor", action="store_true", help="Examine the set-up in under a minute instead of training.")
     if chosen.resume and chosen.config:
         raise UserError("--resume and --config were both given; expected one. A resumed run keeps its own config.yaml.")
     source = os.path.join(chosen.resume, "config.yaml") if chosen.resume else chosen.config
@@ -338,7 +354,7 @@ def _parse(parser: Any, words: list[str]) -> TrainConfig:
 
 
 def _require_known(name: str, *, where: str) -> None:
-    known = [f.name for f in dataclasses.fields(TrainConfig)] + ["config", "resume", "help"]
+    known = [f.name for f in dataclasses.fields(TrainConfig)] + ["config", "resume", "doctor", "help"]
     if name not in known:
         if name in OTHER_NAMES:
             raise UserError(f"{name!r} in {where} is called {OTHER_NAMES[name]} here.")

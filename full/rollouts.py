@@ -2,12 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
+
+from full.config import TrainConfig
 
 
 def sample_uniforms(seed: int, keys: Sequence[tuple[int, int, int]], count: int) -> Tensor:
@@ -19,30 +22,77 @@ def sample_uniforms(seed: int, keys: Sequence[tuple[int, int, int]], count: int)
     return torch.from_numpy(np.stack(rows))
 
 
+@dataclass(frozen=True)
+class Samples:
+    """What an engine returns: one completion a row, and what it knows of their probabilities.
+
+    completions: token ids, the end of sequence included.
+    logps: [rows, longest] log-probabilities of the sampled tokens at the sampling temperature, as the engine computed
+        them, 0 beyond each end; None for greedy ones.
+    entropies: [rows, longest] of the next-token distributions, nats; None where the engine does not know them.
+    """
+
+    completions: list[list[int]]
+    logps: Tensor | None = None
+    entropies: Tensor | None = None
+
+
+class Engine(Protocol):
+    """What samples completions for the trainer.
+
+    exact: whether its log-probabilities are the policy's up to rounding, so that nothing needs to be scored again.
+    """
+
+    exact: bool
+    tokenizer: Any
+
+    def refresh(self, model: nn.Module) -> None:
+        """Take over the policy's present weights; called before every batch of samples and every evaluation."""
+
+    def sample(
+        self, prompts: Sequence[Sequence[int]], keys: Sequence[tuple[int, int, int]], *, greedy: bool = False
+    ) -> Samples:
+        """One completion per prompt, each a function of its key (batch, prompt, sample) alone."""
+
+    def texts(self, completions: Sequence[Sequence[int]]) -> list[str]:
+        """The completions as text, without special tokens."""
+
+    def ended(self, completion: Sequence[int]) -> bool:
+        """Whether a completion came to its own end; otherwise it was truncated."""
+
+
 class InverseTransformSampling(LogitsProcessor):
     """Turns greedy decoding into sampling from softmax(logits / temperature) with given uniforms, one per token.
 
     The token is the first whose cumulative probability exceeds the uniform; all others get -inf. Sampling that way needs
-    one random number a token, known before the batch is put together.
+    one random number a token, known before the batch is put together. Log-probabilities and entropies are kept on the
+    way: the policy need not be run again to know them.
     """
 
     def __init__(self, uniforms: Tensor, prompt_length: int, temperature: float) -> None:
         self.uniforms, self.prompt_length, self.temperature = uniforms, prompt_length, temperature
+        self.logps: list[Tensor] = []
+        self.entropies: list[Tensor] = []
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         exact = torch.float64 if scores.device.type != "mps" else torch.float32
-        cumulative = torch.softmax(scores.to(exact) / self.temperature, dim=-1).cumsum(-1)
+        logps = torch.log_softmax(scores.to(exact) / self.temperature, dim=-1)
+        p = logps.exp()
+        cumulative = p.cumsum(-1)
         position = input_ids.shape[1] - self.prompt_length
         threshold = self.uniforms[:, position, None].to(cumulative) * cumulative[:, -1:]
         token = torch.searchsorted(cumulative, threshold, right=True).clamp(max=scores.shape[-1] - 1)
+        self.logps.append(logps.gather(-1, token).squeeze(-1))
+        self.entropies.append(torch.special.entr(p).sum(-1))
         return torch.full_like(scores, -torch.inf).scatter(-1, token, 0.0)
 
 
 class Sampler:
-    """Samples completions with transformers' own generate.
+    """Samples completions with transformers' own generate; the engine `hf`.
 
     The model's generation_config (Qwen3's has its own temperature, top-p and top-k) is set aside: what is sampled is
-    softmax(logits / temperature) and nothing else, because that is what is scored and trained.
+    softmax(logits / temperature) and nothing else, because that is what is scored and trained. A prompt is computed once
+    for all its completions that are sampled together.
 
     Args:
         model: a causal language model; its generation_config is replaced by a neutral one.
@@ -51,43 +101,61 @@ class Sampler:
         temperature: > 0.
         max_new_tokens: longest completion, tokens.
         rows_at_once: completions generated together: memory, never the result.
+        exact: False where scoring computes in other numerics than sampling, as autocast does.
     """
 
     def __init__(
-        self, model: nn.Module, tokenizer: Any, seed: int, temperature: float, max_new_tokens: int, rows_at_once: int
+        self,
+        model: nn.Module,
+        tokenizer: Any,
+        seed: int,
+        temperature: float,
+        max_new_tokens: int,
+        rows_at_once: int,
+        *,
+        exact: bool = True,
     ) -> None:
-        self.model, self.tokenizer, self.seed = model, tokenizer, seed
+        self.model, self.tokenizer, self.seed, self.exact = model, tokenizer, seed, exact
         self.temperature, self.max_new_tokens, self.rows_at_once = temperature, max_new_tokens, rows_at_once
-        own = getattr(model.generation_config, "eos_token_id", None)
-        own = own if isinstance(own, list) else [own]
-        self.eos_ids = sorted({i for i in [*own, tokenizer.eos_token_id] if i is not None})
+        self.eos_ids = end_ids(model, tokenizer)
         self.pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else self.eos_ids[0]
         # generate() fills whatever a GenerationConfig leaves open from the model's own, so that one must be neutral too.
         model.generation_config = GenerationConfig(eos_token_id=self.eos_ids, pad_token_id=self.pad_id)
 
+    def refresh(self, model: nn.Module) -> None:
+        """Nothing to do: it samples from the policy itself."""
+
     @torch.no_grad()
     def sample(
         self, prompts: Sequence[Sequence[int]], keys: Sequence[tuple[int, int, int]], *, greedy: bool = False
-    ) -> list[list[int]]:
+    ) -> Samples:
         """One completion per prompt: token ids up to and including the end of sequence.
 
         Args:
-            prompts: token ids; repeat a prompt for several completions.
+            prompts: token ids; repeat a prompt for several completions, best as neighbours.
             keys: (batch, prompt, sample) of each row, all that its randomness depends on.
             greedy: take the likeliest token instead.
         """
         order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))  # little padding
         completions: list[list[int]] = [[] for _ in prompts]
+        known: list[Tensor] = []  # [2, rows, tokens] of each piece: log-probabilities and entropies
         was_training = self.model.training
         self.model.eval()
         for start in range(0, len(order), self.rows_at_once):
             rows = order[start : start + self.rows_at_once]
-            for i, ids in zip(
-                rows, self._generate([prompts[i] for i in rows], [keys[i] for i in rows], greedy), strict=True
-            ):
+            found, values = self._generate([prompts[i] for i in rows], [keys[i] for i in rows], greedy)
+            for i, ids in zip(rows, found, strict=True):
                 completions[i] = ids
+            known.append(values)
         self.model.train(was_training)
-        return completions
+        if greedy:
+            return Samples(completions)
+        width = max(map(len, completions))
+        logps, entropies = torch.cat([pad(values, (0, width))[..., :width] for values in known], 1)[
+            :, torch.tensor(order).argsort()
+        ]
+        beyond = torch.arange(width) >= torch.tensor([len(ids) for ids in completions])[:, None]
+        return Samples(completions, logps.masked_fill(beyond, 0.0), entropies.masked_fill(beyond, 0.0))
 
     def texts(self, completions: Sequence[Sequence[int]]) -> list[str]:
         """The completions as text, without special tokens."""
@@ -99,7 +167,7 @@ class Sampler:
 
     def _generate(
         self, prompts: list[Sequence[int]], keys: list[tuple[int, int, int]], greedy: bool
-    ) -> list[list[int]]:
+    ) -> tuple[list[list[int]], Tensor]:
         device = next(self.model.parameters()).device
         width = max(map(len, prompts))
         ids = torch.full((len(prompts), width), self.pad_id)
@@ -107,6 +175,7 @@ class Sampler:
         for row, prompt in enumerate(prompts):
             ids[row, width - len(prompt) :] = torch.tensor(prompt)
             mask[row, width - len(prompt) :] = 1
+        ids, mask = ids.to(device), mask.to(device)
         processors = LogitsProcessorList()
         if not greedy:
             uniforms = sample_uniforms(self.seed, keys, self.max_new_tokens).to(device)
@@ -115,16 +184,79 @@ class Sampler:
             do_sample=False, max_new_tokens=self.max_new_tokens, eos_token_id=self.eos_ids, pad_token_id=self.pad_id
         )
         out = self.model.generate(
-            ids.to(device), attention_mask=mask.to(device), generation_config=config, logits_processor=processors
+            ids,
+            attention_mask=mask,
+            past_key_values=self._shared_prefix(prompts, ids, mask),
+            generation_config=config,
+            logits_processor=processors,
         )
-        return [self._up_to_end(row) for row in out[:, width:].tolist()]
+        found = [up_to_end(row, self.eos_ids) for row in out[:, width:].tolist()]
+        if greedy:
+            return found, torch.empty(0)
+        steps = torch.stack([torch.stack(processors[0].logps, -1), torch.stack(processors[0].entropies, -1)])
+        return found, steps.cpu()
 
-    def _up_to_end(self, ids: list[int]) -> list[int]:
-        """Cut after the first end of sequence. By position: what follows is padding, even where pad = eos."""
-        for position, token in enumerate(ids):
-            if token in self.eos_ids:
-                return ids[: position + 1]
-        return ids
+    def _shared_prefix(self, prompts: list[Sequence[int]], ids: Tensor, mask: Tensor) -> Any:
+        """Cached keys and values of all prompts but their last tokens, each prompt computed once; None if none repeats."""
+        first: dict[tuple[int, ...], int] = {}
+        owners = [first.setdefault(tuple(prompt), len(first)) for prompt in prompts]
+        if len(first) == len(prompts) or ids.shape[1] < 2:
+            return None
+        rows = torch.tensor([owners.index(i) for i in range(len(first))], device=ids.device)
+        some_mask = mask[rows, :-1]
+        # A prompt of one token is all padding here; it may see its padding, since nobody looks at the result.
+        positions = (some_mask.cumsum(-1) - 1).clamp(min=0)
+        backbone = getattr(self.model, self.model.base_model_prefix)
+        cache = backbone(
+            input_ids=ids[rows, :-1], attention_mask=some_mask, position_ids=positions, use_cache=True
+        ).past_key_values
+        cache.batch_select_indices(torch.tensor(owners, device=ids.device))
+        return cache
+
+
+def make_engine(config: TrainConfig, model: nn.Module, tokenizer: Any, model_name: str, accelerator: Any) -> Engine:
+    """The engine that config.engine names.
+
+    Args:
+        model_name: the folder or hub id that the model was loaded from.
+    """
+    if config.engine == "vllm":
+        from full.vllm_engine import VllmSampler
+
+        return VllmSampler(
+            model_name,
+            tokenizer,
+            end_ids(model, tokenizer),
+            seed=config.seed,
+            temperature=config.temperature,
+            max_new_tokens=config.max_completion_tokens,
+            max_prompt_tokens=config.max_prompt_tokens,
+        )
+    return Sampler(
+        model,
+        tokenizer,
+        config.seed,
+        config.temperature,
+        config.max_completion_tokens,
+        config.generation_rows,
+        # generate computes its logits in float32, without autocast the scorer does too.
+        exact=config.weights == "float32" and accelerator.mixed_precision == "no",
+    )
+
+
+def end_ids(model: nn.Module, tokenizer: Any) -> list[int]:
+    """All ids that end a sequence: the tokenizer's, and those of the model's generation_config (Qwen3 has two)."""
+    own = getattr(model.generation_config, "eos_token_id", None)
+    own = own if isinstance(own, list) else [own]
+    return sorted({i for i in [*own, tokenizer.eos_token_id] if i is not None})
+
+
+def up_to_end(ids: list[int], eos_ids: Sequence[int]) -> list[int]:
+    """Cut after the first end of sequence. By position: what follows is padding, even where pad = eos."""
+    for position, token in enumerate(ids):
+        if token in eos_ids:
+            return ids[: position + 1]
+    return ids
 
 
 @dataclass
@@ -133,6 +265,7 @@ class Rollout:
 
     prompts: token ids per completion (the same list `group` times).  completions: token ids, end of sequence included.
     rewards, valid: [rows].  old_logps, entropies: [rows, width] under the policy that sampled, 0 beyond the end.
+    engine_logps: [rows, width] as the engine that sampled computed them; equal to old_logps where nothing was scored again.
     seconds: spent on sampling and scoring.
     """
 
@@ -143,6 +276,7 @@ class Rollout:
     truncated: Tensor
     old_logps: Tensor
     entropies: Tensor
+    engine_logps: Tensor
     seconds: float
 
     def mask(self) -> Tensor:
@@ -150,7 +284,16 @@ class Rollout:
         lengths = torch.tensor([len(ids) for ids in self.completions])
         return (torch.arange(self.old_logps.shape[1]) < lengths[:, None]).long()
 
+    def importance(self, cap: float) -> Tensor:
+        """[rows, width] truncated importance weights, min(pi_old / pi_engine, cap) for each token.
+
+        Completions come from the engine's distribution, and the objective's gradient is meant under pi_old. Where both are
+        the same they are exactly 1. Per token, since the product over a completion has a variance that grows with its
+        length. (Ours: the paper samples and scores with one engine.)
+        """
+        return (self.old_logps - self.engine_logps).exp().clamp(max=cap)
+
     def select(self, rows: slice) -> "Rollout":
         """The rollout of some rows."""
-        tensors = (self.rewards, self.valid, self.truncated, self.old_logps, self.entropies)
+        tensors = (self.rewards, self.valid, self.truncated, self.old_logps, self.entropies, self.engine_logps)
         return Rollout(self.prompts[rows], self.completions[rows], *(t[rows] for t in tensors), seconds=self.seconds)

@@ -111,7 +111,8 @@ def warm_start(target: float, seed: int, *, cache: Path = Path("runs"), quiet: b
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             if step % WARM_START["check_every"] == 0 and loss.item() < 0.7:
-                texts = sampler.texts(sampler.sample(prompts, keys=[(step, i, 0) for i in range(len(prompts))]))
+                samples = sampler.sample(prompts, keys=[(step, i, 0) for i in range(len(prompts))])
+                texts = sampler.texts(samples.completions)
                 score = sum(t == r["solution"] for t, r in zip(texts, checked, strict=True)) / len(checked)
             bar.update()
             bar.set_postfix_str(f"loss {loss.item():.2f}, sampled pass@1 {score:.2f}")

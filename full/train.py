@@ -10,10 +10,15 @@ micro-batches. The objective ties a group together and sees the groups of all pr
 
 import contextlib
 import math
+import os
 import sys
 import time
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
+
+if __name__ == "__main__" and os.environ.get("RANK", "0") == "0" and "--help" not in sys.argv:
+    print("starting: loading torch and transformers, about ten seconds", flush=True)
 
 import torch
 from accelerate import Accelerator
@@ -30,40 +35,127 @@ from full.config import TrainConfig, UserError, parse_config
 from full.data import ProblemOrder, load_splits
 from full.evaluation import evaluate
 from full.launch import StopRequest, quiet_exit, start_accelerator
-from full.logprobs import Ids, Policy, micro_batches, score
-from full.policy import load_model, load_tokenizer, render_prompts
+from full.logprobs import Ids, PackedRows, Policy, micro_batches, score
+from full.packing import attention_pair_cost
+from full.page import write_report
+from full.policy import load_model, load_tokenizer, render_prompts, save_policy
 from full.rewards import Rewarder, RewardError
-from full.rollouts import Rollout, Sampler
+from full.rollouts import Engine, Rollout, make_engine
 from full.runs import RunFolder
+from full.sharding import backward, may_step_alone, whole_weights
 
 
 @dataclass(frozen=True)
 class Trainer:
-    """What every step needs; made once in `main`, before the loop."""
+    """What every step needs; made once by `set_up`, before the loop.
+
+    problems, held_out: data sets.  prompts, held_out_prompts: their token ids.  rendered: the first prompt as text.
+    model: the language model.  policy: the same, wrapped for training.  pair_cost: see `attention_pair_cost`.
+    """
 
     config: TrainConfig
     accelerator: Accelerator
     run: RunFolder
+    say: report.Console
+    problems: Any
+    prompts: list[list[int]]
+    held_out: Any
+    held_out_prompts: list[list[int]]
+    rendered: str
+    model: Any
     policy: torch.nn.Module
+    pair_cost: float
     optimizer: Any
     lr_schedule: Any
     objective: Objective
     schedule: Schedule
-    sampler: Sampler
+    engine: Engine
     rewarder: Rewarder
+
+    def evaluate(self) -> dict[str, Any]:
+        """Accuracy on the held-out problems under the policy as it is."""
+        problems, prompts, samples = self.held_out, self.held_out_prompts, self.config.eval_samples
+        with whole_weights(self.policy), self.accelerator.autocast():
+            self.engine.refresh(self.model)
+            return evaluate(self.engine, problems, prompts, samples, self.rewarder.verifier, self.accelerator)
 
 
 def main(argv: list[str] | None = None) -> None:
     """The story of a run."""
     report.quiet_libraries()
     config, resume = parse_config(argv)
-    accelerator = start_accelerator(config.cpu_threads)
-    set_seed(config.seed)
     stop = StopRequest()
-    run = RunFolder(config, resume=bool(resume), main=accelerator.is_main_process)
-    say = report.Console(accelerator.is_main_process)
+    trainer = set_up(config, resume=bool(resume))
+    if "--doctor" in (sys.argv if argv is None else argv):
+        from full.doctor import examine
 
-    # Everything that can be wrong is found before the model is loaded.
+        return examine(trainer)
+    accelerator, run, say = trainer.accelerator, trainer.run, trainer.say
+    order = ProblemOrder(len(trainer.problems), config.prompts_per_batch, config.seed)
+    monitor = FailureMonitor(alpha_max=config.alpha_max if config.schedule in ("guarded", "ess") else None)
+    say.plan(config, trainer.model, trainer.rendered, accelerator)
+    sources = {"train": trainer.problems.info.description, "test": trainer.held_out.info.description}
+    run.write_config(config, {**sources, "processes": accelerator.num_processes})
+    if config.tracker != "none":
+        accelerator.init_trackers("apo_edu", config={k: str(v) for k, v in asdict(config).items()})
+
+    progress = Progress()
+    if resume:
+        progress, messages = load_checkpoint(run.checkpoints, accelerator)
+        run.trim(progress.step)
+        for row in run.read("metrics.jsonl"):
+            monitor.update(row)
+        say.line(*messages, f"resuming {run.path} after step {progress.step} of {config.steps}")
+
+    started = time.perf_counter()
+    if progress.eval_before is None:
+        say.line(f"evaluating {len(trainer.held_out)} held-out problems before the first step")
+        progress.eval_before = trainer.evaluate()
+        say.line(report.evaluation_line("before", progress.eval_before))
+    with say.progress(config.steps, progress.step) as bar:
+        while progress.step < config.steps:
+            if progress.rollout is None:
+                progress.rollout = collect(trainer, progress, order.batch(progress.batch))
+            metrics = train_step(trainer, progress)
+            progress.advance(config.updates_per_batch)
+            if is_due(progress.step, config.eval_every) and progress.step < config.steps:
+                metrics |= {f"eval_{name}": value for name, value in trainer.evaluate().items()}
+            run.append("metrics.jsonl", [metrics])
+            accelerator.log({k: v for k, v in metrics.items() if isinstance(v, (int, float))}, step=progress.step)
+            bar.step(metrics)
+            for finding in monitor.update(metrics):
+                say.line(f"warning: {finding}")
+            stopping = stop.agreed(accelerator)
+            if stopping or progress.step == config.steps or is_due(progress.step, config.save_every):
+                save_checkpoint(run.checkpoints, accelerator, progress, keep=config.keep_checkpoints)
+            if stopping:
+                trainer.rewarder.close()
+                raise Stopped(run, progress.step, stop.signal)
+
+    eval_after = trainer.evaluate()
+    with whole_weights(trainer.policy):
+        if accelerator.is_main_process:
+            save_policy(trainer.model, trainer.engine.tokenizer, run.path / "model", merge=config.merge_lora)
+    if accelerator.is_main_process:
+        summary = report.summarize(config, progress.eval_before, eval_after, time.perf_counter() - started)
+        run.write_summary(summary)
+        report.draw_curves(run)
+        write_report(run.path)
+        say.conclusion(run, summary, monitor.findings, config)
+    trainer.rewarder.close()
+    accelerator.end_training()
+
+
+def set_up(config: TrainConfig, *, resume: bool) -> Trainer:
+    """Everything before the first step. What can be wrong is found before the model is loaded.
+
+    Raises:
+        UserError: an option, the data, the model or the launch is not what it should be.
+    """
+    accelerator = start_accelerator(config.cpu_threads, tracker=config.tracker, folder=Path(config.run_dir))
+    set_seed(config.seed)
+    run = RunFolder(config, resume=resume, main=accelerator.is_main_process)
+    say = report.Console(accelerator.is_main_process)
     say.line(f"loading {config.model} and {config.data}")
     tokenizer, model_name = load_tokenizer(config, accelerator)
     problems, held_out = load_splits(config.data, level=config.level, seed=config.seed)
@@ -76,96 +168,64 @@ def main(argv: list[str] | None = None) -> None:
     say.line(f"data: {problems.info.description}; {len(problems)} to train on, {len(held_out)} held out")
 
     model = load_model(model_name, config)
+    pair_cost = attention_pair_cost(model)
     optimizer = torch.optim.AdamW(
-        model.parameters(), lr=config.lr, betas=(0.9, config.adam_beta2), weight_decay=config.weight_decay
+        [p for p in model.parameters() if p.requires_grad],
+        lr=config.lr,
+        betas=(0.9, config.adam_beta2),
+        weight_decay=config.weight_decay,
     )
     lr_schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, config.lr_factor)
     schedule = config.make_schedule()
     policy, optimizer = accelerator.prepare(Policy(model), optimizer)
     accelerator.register_for_checkpointing(schedule, lr_schedule)
-    limits = (config.temperature, config.max_completion_tokens, config.generation_rows)
-    sampler = Sampler(model, tokenizer, config.seed, *limits)
-    objective = config.make_objective()
-    trainer = Trainer(config, accelerator, run, policy, optimizer, lr_schedule, objective, schedule, sampler, rewarder)
-    order = ProblemOrder(len(problems), config.prompts_per_batch, config.seed)
-    monitor = FailureMonitor(alpha_max=config.alpha_max if config.schedule in ("guarded", "ess") else None)
-    say.plan(config, model, rendered, accelerator)
-    sources = {"train": problems.info.description, "test": held_out.info.description}
-    run.write_config(config, {**sources, "processes": accelerator.num_processes})
-
-    progress = Progress()
-    if resume:
-        progress, messages = load_checkpoint(run.checkpoints, accelerator)
-        run.trim(progress.step)
-        for row in run.read("metrics.jsonl"):
-            monitor.update(row)
-        say.line(*messages, f"resuming {run.path} after step {progress.step} of {config.steps}")
-
-    def evaluation() -> dict[str, Any]:
-        with accelerator.autocast():
-            return evaluate(sampler, held_out, held_out_prompts, config.eval_samples, rewarder.verifier, accelerator)
-
-    started = time.perf_counter()
-    if progress.eval_before is None:
-        progress.eval_before = evaluation()
-        say.line(report.evaluation_line("before", progress.eval_before))
-    with say.progress(config.steps, progress.step) as bar:
-        while progress.step < config.steps:
-            if progress.rollout is None:
-                positions = order.batch(progress.batch)
-                progress.rollout = collect(
-                    trainer, progress, problems.select(positions), [prompts[i] for i in positions]
-                )
-            metrics = train_step(trainer, progress)
-            progress.advance(config.updates_per_batch)
-            if is_due(progress.step, config.eval_every) and progress.step < config.steps:
-                metrics |= {f"eval_{name}": value for name, value in evaluation().items()}
-            run.append("metrics.jsonl", [metrics])
-            bar.step(metrics)
-            for finding in monitor.update(metrics):
-                say.line(f"warning: {finding}")
-            stopping = stop.agreed(accelerator)
-            if stopping or progress.step == config.steps or is_due(progress.step, config.save_every):
-                save_checkpoint(run.checkpoints, accelerator, progress, keep=config.keep_checkpoints)
-            if stopping:
-                rewarder.close()
-                raise Stopped(run, progress.step, stop.signal)
-
-    eval_after = evaluation()
-    if accelerator.is_main_process:
-        for part in (model, tokenizer):  # an ordinary Hugging Face folder
-            part.save_pretrained(run.path / "model")
-        summary = report.summarize(config, progress.eval_before, eval_after, time.perf_counter() - started)
-        run.write_summary(summary)
-        report.draw_curves(run)
-        say.conclusion(run, summary, monitor.findings, config)
-    rewarder.close()
-    accelerator.end_training()
+    return Trainer(
+        config=config,
+        accelerator=accelerator,
+        run=run,
+        say=say,
+        problems=problems,
+        prompts=prompts,
+        held_out=held_out,
+        held_out_prompts=held_out_prompts,
+        rendered=rendered,
+        model=model,
+        policy=policy,
+        pair_cost=pair_cost,
+        optimizer=optimizer,
+        lr_schedule=lr_schedule,
+        objective=config.make_objective(),
+        schedule=schedule,
+        engine=make_engine(config, model, tokenizer, model_name, accelerator),
+        rewarder=rewarder,
+    )
 
 
-def collect(trainer: Trainer, progress: Progress, problems: Any, prompts: list[list[int]]) -> Rollout:
+def collect(trainer: Trainer, progress: Progress, positions: list[int]) -> Rollout:
     """Sample this process's share of a batch, reward it, and take the old log-probabilities; groups stay whole.
 
     Args:
-        problems, prompts: the batch's prompts_per_batch problems and their token ids, over all processes.
+        positions: of the batch's prompts_per_batch problems, over all processes.
     """
-    config, sampler = trainer.config, trainer.sampler
+    config, engine = trainer.config, trainer.engine
     started = time.perf_counter()
     mine = local_prompts(trainer.accelerator, config)
     keys = [(progress.batch, slot, sample) for slot in mine for sample in range(config.group_size)]
-    rows = [problems[slot] for _, slot, _ in keys]
-    row_prompts = [prompts[slot] for _, slot, _ in keys]
-    with trainer.accelerator.autocast():
-        completions = sampler.sample(row_prompts, keys)
-    texts = sampler.texts(completions)
+    rows = [trainer.problems[positions[slot]] for slot in mine for _ in range(config.group_size)]
+    prompts = [trainer.prompts[positions[slot]] for slot in mine for _ in range(config.group_size)]
+    with whole_weights(trainer.policy), trainer.accelerator.autocast():
+        engine.refresh(trainer.model)
+        samples = engine.sample(prompts, keys)
+    completions = samples.completions
+    texts = engine.texts(completions)
     rewards, parts = trainer.rewarder([row["prompt"] for row in rows], texts, rows)
-    truncated = torch.tensor([not sampler.ended(ids) for ids in completions])
-    old_logps, entropies = score_now(trainer, row_prompts, completions, width=max(map(len, completions)))
-    samples = [
+    truncated = torch.tensor([not engine.ended(ids) for ids in completions])
+    engine_logps, old_logps, entropies = old_log_probabilities(trainer, prompts, samples)
+    logged = [
         {
             "step": progress.step,
             "problem": rows[i]["problem"],
-            "prompt": sampler.tokenizer.decode(row_prompts[i]),
+            "prompt": engine.tokenizer.decode(prompts[i]),
             "completion": texts[i],
             "answer": rows[i]["answer"],
             "reward": rewards[i],
@@ -174,16 +234,48 @@ def collect(trainer: Trainer, progress: Progress, problems: Any, prompts: list[l
         }
         for i in range(min(config.log_completions, len(rows)))
     ]
-    trainer.run.append("completions.jsonl", samples)
+    trainer.run.append("completions.jsonl", logged)
     return Rollout(
-        prompts=row_prompts,
+        prompts=prompts,
         completions=completions,
         rewards=torch.tensor(rewards, dtype=torch.float64),
         valid=~truncated if config.truncated == "mask" else torch.ones_like(truncated),
         truncated=truncated,
         old_logps=old_logps,
         entropies=entropies,
+        engine_logps=engine_logps,
         seconds=time.perf_counter() - started,
+    )
+
+
+def old_log_probabilities(trainer: Trainer, prompts: Ids, samples: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """(engine_logps, old_logps, entropies), each [rows, tokens]: what was known when sampling, scored again where needed.
+
+    An exact engine knows them. transformers' generate under bfloat16 is off by the rounding of another kernel, which only
+    matters to later updates: on the first the ratio to the policy that sampled is 1 whatever the numbers. Any other engine
+    is scored again altogether.
+    """
+    config, engine = trainer.config, trainer.engine
+    rows = len(samples.completions)
+    width = samples.logps.shape[1]
+    dtype = torch.float64 if config.weights == "float64" else torch.float32
+    engine_logps = samples.logps.to(dtype)
+    if samples.entropies is None:
+        first = 0
+    elif engine.exact:
+        first = rows
+    else:
+        first = 0 if config.epochs > 1 else len(local_prompts(trainer.accelerator, config)) * config.group_size
+        first = min(first, local_rows(0, trainer.accelerator, config).stop)
+    if first == rows:
+        return engine_logps, engine_logps, samples.entropies.to(dtype)
+    scored, entropies = score_now(trainer, prompts[first:], samples.completions[first:], width=width)
+    if first == 0:
+        return engine_logps, scored, entropies
+    return (
+        engine_logps,
+        torch.cat([engine_logps[:first], scored]),
+        torch.cat([samples.entropies[:first].to(dtype), entropies]),
     )
 
 
@@ -193,7 +285,7 @@ def train_step(trainer: Trainer, progress: Progress) -> dict[str, Any]:
     The coefficients are taken once, over the groups of all processes, and pushed through the model in micro-batches of
     any size: micro_batch_tokens and the number of processes change memory and speed, not the gradient.
     """
-    config, accelerator, policy = trainer.config, trainer.accelerator, trainer.policy
+    config, accelerator = trainer.config, trainer.accelerator
     started = time.perf_counter()
     assert progress.rollout is not None
     mini = progress.rollout.select(local_rows(progress.update, accelerator, config))
@@ -202,25 +294,21 @@ def train_step(trainer: Trainer, progress: Progress) -> dict[str, Any]:
         logps, entropies = score_now(trainer, mini.prompts, mini.completions, width=logps.shape[1])
     require_finite(trainer, "log-probability", logps, mini)
     batch = gather_groups(mini, logps, accelerator, config)
-    totals = step_totals(mini, entropies, accelerator)
+    totals = step_totals(mini, entropies, config, accelerator)
     signals = group_signals(
         batch,
         **config.distribution_options,
         confidence_from=config.confidence_from,
-        token_entropy=totals["token_entropy"] / math.log(trainer.sampler.model.config.vocab_size),
+        token_entropy=totals["token_entropy"] / math.log(trainer.model.config.vocab_size),
     )
     alpha = trainer.schedule.update(signals)
     coef, loss, stats = coefficients(trainer.objective, batch, alpha=alpha)
     require_finite(trainer, "coefficient", coef, mini)
 
     mine = coef.flatten(0, 1)[len(mini.prompts) * accelerator.process_index :][: len(mini.prompts)]
-    micro = list(micro_batches(mini.prompts, mini.completions, config.micro_batch_tokens, device=accelerator.device))
-    for i, part in enumerate(micro):
-        # Gradients cross processes once, at the end; DDP averages them, and a sum is wanted.
-        with contextlib.nullcontext() if i == len(micro) - 1 else accelerator.no_sync(policy):
-            part_logps = policy(*part.inputs, temperature=config.temperature)
-            accelerator.backward((part.spread(mine) * part_logps).sum() * accelerator.num_processes)
-    grad_norm = accelerator.clip_grad_norm_(policy.parameters(), config.max_grad_norm)
+    mine = mine * mini.importance(config.importance_cap).to(mine)
+    pushed = push_coefficients(trainer, mini, mine)
+    grad_norm = accelerator.clip_grad_norm_(trainer.policy.parameters(), config.max_grad_norm)
     require_finite(trainer, "gradient norm", grad_norm, mini)
     lr = trainer.lr_schedule.get_last_lr()[0]
     trainer.optimizer.step()
@@ -242,6 +330,7 @@ def train_step(trainer: Trainer, progress: Progress) -> dict[str, Any]:
         "improvement": getattr(trainer.schedule, "improvement", 0.0),
         "candidate_entropy": candidate_entropy(batch, logp_reduction=config.logp_reduction).mean().item(),
         **totals,
+        **pushed,
         "loss": loss.item(),
         "grad_norm": float(grad_norm),
         **{name: value.item() for name, value in stats.items()},
@@ -254,9 +343,39 @@ def train_step(trainer: Trainer, progress: Progress) -> dict[str, Any]:
     }
 
 
+def push_coefficients(trainer: Trainer, mini: Rollout, coef: Tensor) -> dict[str, float]:
+    """Accumulate the gradient sum(coef * logps) in micro-batches; return what was computed, over all processes.
+
+    Completions whose coefficients are all 0 (groups without signal, clipped ones) are left out: their gradient is 0.
+
+    Args:
+        coef: [completions here, tokens].
+    """
+    config, accelerator = trainer.config, trainer.accelerator
+    keep = coef.ne(0).any(-1).nonzero().flatten().tolist()
+    options = {"device": accelerator.device, "pair_cost": trainer.pair_cost}
+    micro = micro_batches(mini.prompts, mini.completions, config.micro_batch_tokens, keep=keep, **options)
+    # Every process makes equally many passes, since sharded weights are gathered in each, and at least one, so that no
+    # gradient is missing: where the work has run out, the first completion with weight 0.
+    passes = max(1, int(accelerator.gather(torch.tensor([len(micro)], device=accelerator.device)).max()))
+    for i in range(passes):
+        idle = i >= len(micro)
+        part = PackedRows([[0]], mini.prompts, mini.completions, device=accelerator.device) if idle else micro[i]
+        weights = part.spread(torch.zeros_like(coef) if idle else coef)
+        # Gradients cross processes once, at the end.
+        last = i == passes - 1
+        with contextlib.nullcontext() if last or not may_step_alone(accelerator) else accelerator.no_sync(trainer.policy):
+            logps = trainer.policy(*part.inputs, temperature=config.temperature)
+            backward(accelerator, (weights * logps).sum(), last=last)
+    padding, cells = sum(m.num_padding for m in micro), sum(m.input_ids.numel() for m in micro)
+    sums = torch.tensor([len(keep), len(mini.prompts), padding, cells], device=accelerator.device)
+    kept, rows, padding, cells = accelerator.reduce(sums, reduction="sum").tolist()
+    return {"rows_with_gradient": kept / rows, "padding_fraction": padding / max(cells, 1)}
+
+
 def score_now(trainer: Trainer, prompts: Ids, completions: Ids, *, width: int) -> tuple[Tensor, Tensor]:
     """Log-probabilities and entropies [rows, width] under the policy as it is, without a graph."""
-    with trainer.accelerator.autocast():
+    with whole_weights(trainer.policy), trainer.accelerator.autocast():
         return score(
             trainer.accelerator.unwrap_model(trainer.policy),
             prompts,
@@ -265,6 +384,7 @@ def score_now(trainer: Trainer, prompts: Ids, completions: Ids, *, width: int) -
             temperature=trainer.config.temperature,
             max_tokens=trainer.config.micro_batch_tokens,
             device=trainer.accelerator.device,
+            pair_cost=trainer.pair_cost,
         )
 
 
@@ -285,16 +405,31 @@ def gather_groups(mini: Rollout, logps: Tensor, accelerator: Accelerator, config
     )
 
 
-def step_totals(mini: Rollout, entropies: Tensor, accelerator: Accelerator) -> dict[str, float]:
+def step_totals(mini: Rollout, entropies: Tensor, config: TrainConfig, accelerator: Accelerator) -> dict[str, float]:
     """Means over the completions of all processes: sums first, then one division."""
     lengths = torch.tensor([len(ids) for ids in mini.completions])
-    sums = torch.stack([torch.tensor(len(lengths)), lengths.sum(), mini.truncated.sum(), entropies.double().sum()])
-    rows, tokens, truncated, entropy = accelerator.reduce(sums.to(accelerator.device), reduction="sum").tolist()
+    mismatch = (mini.old_logps - mini.engine_logps).abs().double()
+    importance = mini.importance(config.importance_cap).double() * mini.mask()
+    sums = torch.stack(
+        [
+            torch.tensor(len(lengths)).double(),
+            lengths.sum().double(),
+            mini.truncated.sum().double(),
+            entropies.double().sum(),
+            mismatch.sum(),
+            importance.sum(),
+        ]
+    )
+    reduced = accelerator.reduce(sums.to(accelerator.device), reduction="sum").tolist()
+    rows, tokens, truncated, entropy, difference, weight = reduced
     return {
         "token_entropy": entropy / tokens,
         "completion_length": tokens / rows,
         "truncated_fraction": truncated / rows,
         "tokens": tokens,
+        "mismatch_mean": difference / tokens,
+        "mismatch_max": accelerator.gather(mismatch.max().to(accelerator.device)[None]).max().item(),
+        "importance_mean": weight / tokens,
     }
 
 

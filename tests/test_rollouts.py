@@ -3,16 +3,22 @@
 import torch
 from transformers import GenerationConfig
 
+from full.logprobs import Policy, score
 from full.rollouts import InverseTransformSampling, Sampler, sample_uniforms
 from full.tiny import make_tokenizer
 from tests.helpers import small_model
 
+CPU = torch.device("cpu")
 PROMPTS = [[5, 6, 7], [8, 9], [10, 11, 12, 13, 14], [15, 16]]
 
 
 def sampler(model=None, **changes):
     options = {"seed": 0, "temperature": 1.0, "max_new_tokens": 8, "rows_at_once": 64} | changes
     return Sampler(model or small_model(dtype=torch.float32), make_tokenizer(), **options)
+
+
+def completions(it, prompts, keys, **options):
+    return it.sample(prompts, keys, **options).completions
 
 
 def test_uniforms_are_a_function_of_the_key_alone():
@@ -30,10 +36,10 @@ def test_uniforms_are_a_function_of_the_key_alone():
 def test_same_completion_whatever_the_batch():
     keys = [(0, i, s) for i in range(4) for s in range(3)]
     prompts = [PROMPTS[i] for _, i, _ in keys]
-    want = sampler().sample(prompts, keys)
-    assert sampler(rows_at_once=1).sample(prompts, keys) == want
-    assert sampler(rows_at_once=5).sample(prompts[::-1], keys[::-1])[::-1] == want
-    assert sampler(seed=1).sample(prompts, keys) != want
+    want = completions(sampler(), prompts, keys)
+    assert completions(sampler(rows_at_once=1), prompts, keys) == want
+    assert completions(sampler(rows_at_once=5), prompts[::-1], keys[::-1])[::-1] == want
+    assert completions(sampler(seed=1), prompts, keys) != want
     assert len({tuple(ids) for ids in want[:3]}) > 1  # samples of one prompt differ
 
 
@@ -56,13 +62,13 @@ def test_tokens_of_probability_zero_are_never_drawn():
 
 def test_the_models_generation_config_cannot_change_sampling():
     keys = [(0, i, 0) for i in range(4)]
-    want = sampler().sample(PROMPTS, keys)
+    want = completions(sampler(), PROMPTS, keys)
     model = small_model(dtype=torch.float32)
     model.generation_config = GenerationConfig(
         do_sample=True, temperature=0.1, top_k=1, top_p=0.1, repetition_penalty=5.0, no_repeat_ngram_size=1,
         min_new_tokens=7, max_new_tokens=2, bad_words_ids=[[i] for i in range(20, 60)], eos_token_id=2,
     )  # fmt: skip
-    assert sampler(model).sample(PROMPTS, keys) == want
+    assert completions(sampler(model), PROMPTS, keys) == want
 
 
 def test_several_ends_of_sequence_and_pad_equal_to_one():
@@ -73,7 +79,7 @@ def test_several_ends_of_sequence_and_pad_equal_to_one():
     it = Sampler(model, tokenizer, seed=0, temperature=3.0, max_new_tokens=40, rows_at_once=64)
     assert it.eos_ids == [2, 30, 31]
     assert it.pad_id == 2
-    rows = it.sample([PROMPTS[0]] * 200, [(0, 0, s) for s in range(200)])
+    rows = completions(it, [PROMPTS[0]] * 200, [(0, 0, s) for s in range(200)])
     ended = [ids for ids in rows if it.ended(ids)]
     assert {ids[-1] for ids in ended} == {2, 30, 31}
     for ids in rows:
@@ -83,19 +89,56 @@ def test_several_ends_of_sequence_and_pad_equal_to_one():
 
 def test_greedy_takes_the_likeliest_token():
     model = small_model(dtype=torch.float32)
-    (ids,) = sampler(model, max_new_tokens=1).sample([PROMPTS[0]], [(0, 0, 0)], greedy=True)
+    (ids,) = completions(sampler(model, max_new_tokens=1), [PROMPTS[0]], [(0, 0, 0)], greedy=True)
     assert ids == [model(input_ids=torch.tensor([PROMPTS[0]])).logits[0, -1].argmax().item()]
 
 
 def test_scored_log_probabilities_are_those_sampled_from():
     # Sampled at temperature 0.8 and scored at 0.8: the mean log-probability of the samples is minus their entropy.
-    from full.logprobs import Policy, score
-
     model = small_model(dtype=torch.float32)
     keys = [(0, 0, s) for s in range(4000)]
-    rows = sampler(model, temperature=0.8, max_new_tokens=1, rows_at_once=4000).sample([PROMPTS[0]] * 4000, keys)
+    it = sampler(model, temperature=0.8, max_new_tokens=1, rows_at_once=4000)
+    rows = completions(it, [PROMPTS[0]] * 4000, keys)
     logps, entropies = score(
-        Policy(model), [PROMPTS[0]] * 4000, rows, width=1, temperature=0.8, max_tokens=10**6, device=torch.device("cpu")
+        Policy(model), [PROMPTS[0]] * 4000, rows, width=1, temperature=0.8, max_tokens=10**6, device=CPU
     )
     error = logps.std().item() / 4000**0.5
     assert abs(logps.mean().item() + entropies.mean().item()) < 4 * error
+
+
+def test_a_prompt_is_computed_once_for_its_completions(monkeypatch):
+    model = small_model(dtype=torch.float32)
+    shapes = []
+    model.model.register_forward_pre_hook(
+        lambda module, args, kwargs: shapes.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
+    )
+    prompts = [prompt for prompt in [*PROMPTS, [17]] for _ in range(3)]
+    keys = [(0, i // 3, i % 3) for i in range(15)]
+    shared = sampler(model).sample(prompts, keys)
+    assert shapes[0] == (5, 4)  # five prompts without their last tokens
+    assert set(shapes[1:]) == {(15, 1)}
+    shapes.clear()
+    monkeypatch.setattr(Sampler, "_shared_prefix", lambda *args: None)
+    alone = sampler(model).sample(prompts, keys)
+    assert shapes[0] == (15, 5)
+    assert shared.completions == alone.completions
+    torch.testing.assert_close(shared.logps, alone.logps, rtol=0, atol=1e-5)
+    torch.testing.assert_close(shared.entropies, alone.entropies, rtol=0, atol=1e-5)
+
+
+def test_log_probabilities_from_sampling_are_the_scored_ones():
+    # On policy nothing has to be scored again, whatever the order and the cut of the batch.
+    model = small_model(dtype=torch.float32)
+    prompts = [prompt for prompt in PROMPTS for _ in range(3)]
+    keys = [(0, i // 3, i % 3) for i in range(12)]
+    samples = sampler(model, temperature=0.7, rows_at_once=5).sample(prompts, keys)
+    lengths = torch.tensor([len(ids) for ids in samples.completions])
+    width = int(lengths.max())
+    logps, entropies = score(
+        Policy(model), prompts, samples.completions, width=width, temperature=0.7, max_tokens=100, device=CPU
+    )
+    torch.testing.assert_close(samples.logps.float(), logps, rtol=0, atol=1e-5)
+    torch.testing.assert_close(samples.entropies.float(), entropies, rtol=0, atol=1e-5)
+    beyond = torch.arange(width) >= lengths[:, None]
+    assert bool((samples.logps[beyond] == 0).all())
+    assert bool((samples.logps[~beyond] < 0).all())

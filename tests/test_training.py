@@ -1,6 +1,8 @@
 """The optimiser step is the same whatever the micro-batches, the processes or the padding; and equal seeds, equal runs."""
 
+import dataclasses
 import json
+import math
 import os
 import subprocess
 import sys
@@ -14,6 +16,7 @@ from safetensors.torch import load_file
 from full import train
 from full.config import UserError
 from full.rewards import accuracy
+from full.rollouts import Rollout, Sampler
 from tests.helpers import metrics_without_times, save_small_model, small_run
 
 ROOT = Path(__file__).parents[1]
@@ -82,12 +85,113 @@ def test_the_first_update_is_on_policy_and_the_next_are_not(reference):
     assert rows[0]["grad_norm"] > 0
 
 
-def test_old_log_probabilities_are_not_computed_twice(model, tmp_path, monkeypatch):
-    calls = []
-    original = train.score
+def scored_rows(monkeypatch, *, exact: bool) -> list[int]:
+    """How many completions each call of `score` gets, from here on; optionally with an engine of other numerics."""
+    calls: list[int] = []
+    original, make = train.score, train.make_engine
+
+    def make_engine(*args):
+        engine = make(*args)
+        engine.exact = exact
+        return engine
+
     monkeypatch.setattr(train, "score", lambda *a, **k: calls.append(len(a[1])) or original(*a, **k))
-    train.main(small_run(model, tmp_path / "run", steps=4))
-    assert calls == [32, 16, 16, 16]  # the whole batch once; then a mini-batch before updates 2, 3 and 4
+    monkeypatch.setattr(train, "make_engine", make_engine)
+    return calls
+
+
+@pytest.mark.parametrize(
+    ("exact", "changes", "calls"),
+    [
+        # A mini-batch of 16 before updates 2, 3 and 4; sampling knew the rest.
+        (True, {"steps": 4}, [16, 16, 16]),
+        (True, {"steps": 2, "mini_batch_prompts": 8, "epochs": 1}, []),
+        # With other numerics what later updates need is scored as well: everything, or all but the first mini-batch.
+        (False, {"steps": 4}, [32, 16, 16, 16]),
+        (False, {"steps": 2, "epochs": 1}, [16, 16]),
+        (False, {"steps": 2, "mini_batch_prompts": 8, "epochs": 1}, []),
+    ],
+)
+def test_nothing_is_scored_that_sampling_knew(model, tmp_path, monkeypatch, exact, changes, calls):
+    seen = scored_rows(monkeypatch, exact=exact)
+    train.main(small_run(model, tmp_path / "run", **changes))
+    assert seen == calls
+
+
+def test_log_probabilities_from_sampling_leave_the_step_as_it_is(model, tmp_path, monkeypatch):
+    train.main(small_run(model, tmp_path / "known", steps=2, warmup_steps=0))
+    scored_rows(monkeypatch, exact=False)
+    train.main(small_run(model, tmp_path / "scored", steps=2, warmup_steps=0))
+    assert distance(weights(tmp_path / "known"), weights(tmp_path / "scored")) < 1e-5
+    rows = metrics_without_times(tmp_path / "scored")
+    assert 0 < rows[0]["mismatch_mean"] <= rows[0]["mismatch_max"] < 1e-5
+    assert metrics_without_times(tmp_path / "known")[0]["mismatch_max"] == 0.0
+
+
+def test_groups_without_signal_are_left_out_of_the_backward_pass(model, tmp_path, monkeypatch):
+    def gradient(run, **changes):
+        got = {}
+        original = train.require_finite
+
+        def spy(trainer, what, values, mini):
+            if what == "gradient norm":
+                got.update({name: p.grad.clone() for name, p in trainer.model.named_parameters()})
+            original(trainer, what, values, mini)
+
+        monkeypatch.setattr(train, "require_finite", spy)
+        options = {"reward": "tests.helpers:no_signal_on_odd_sums", "steps": 1, "weights": "float64", "lr": 1e-9}
+        train.main(small_run(model, run, **options, **changes))
+        return got, metrics_without_times(run)[0]
+
+    left_out, row = gradient(tmp_path / "left-out")
+    share = row["groups_with_signal"]
+    assert 0 < share < 1
+    assert row["rows_with_gradient"] == share
+    original = train.micro_batches
+    monkeypatch.setattr(train, "micro_batches", lambda *args, keep, **options: original(*args, **options))
+    everything, _ = gradient(tmp_path / "everything")
+    largest = max(g.abs().max() for g in everything.values())
+    assert largest > 0
+    assert all((left_out[name] - everything[name]).abs().max() < 1e-12 * largest for name in everything)
+
+
+def test_a_batch_without_any_signal_makes_a_step_with_gradient_zero(model, tmp_path):
+    train.main(small_run(model, tmp_path / "run", reward="tests.helpers:nothing", steps=2))
+    for row in metrics_without_times(tmp_path / "run")[:1]:
+        assert (row["grad_norm"], row["rows_with_gradient"], row["groups_with_signal"]) == (0.0, 0.0, 0.0)
+
+
+def test_truncated_importance_weights_by_hand(model, tmp_path, monkeypatch):
+    rollout = Rollout(
+        prompts=[[1]], completions=[[2, 3]], rewards=torch.zeros(1), valid=torch.ones(1), truncated=torch.zeros(1),
+        old_logps=torch.tensor([[-1.0, -2.0, 0.0]]), engine_logps=torch.tensor([[-1.5, -1.0, 0.0]]),
+        entropies=torch.zeros(1, 3), seconds=0.0,
+    )  # fmt: skip
+    expected = [[math.exp(0.5), math.exp(-1.0), 1.0]]
+    torch.testing.assert_close(rollout.importance(2.0), torch.tensor(expected))
+    assert rollout.importance(1.5)[0, 0].item() == 1.5
+
+
+def test_importance_weights_multiply_the_coefficients(model, tmp_path, monkeypatch):
+    # An engine that overstates every log-probability by log 2 gets all coefficients halved, and so the gradient.
+    def run(name, shift):
+        original = Sampler.sample
+
+        def sample(self, *args, greedy=False, **kwargs):
+            samples = original(self, *args, greedy=greedy, **kwargs)
+            return samples if greedy else dataclasses.replace(samples, logps=samples.logps + shift)
+
+        scored_rows(monkeypatch, exact=False)
+        monkeypatch.setattr(Sampler, "sample", sample)
+        train.main(small_run(model, tmp_path / name, steps=1, weights="float64"))
+        monkeypatch.setattr(Sampler, "sample", original)
+        return metrics_without_times(tmp_path / name)[0]
+
+    plain, shifted = run("plain", 0.0), run("shifted", math.log(2.0))
+    assert shifted["grad_norm"] == pytest.approx(plain["grad_norm"] / 2, rel=1e-4)
+    assert shifted["mismatch_mean"] == pytest.approx(math.log(2.0), rel=1e-4)
+    assert shifted["importance_mean"] == pytest.approx(0.5, rel=1e-4)
+    assert plain["importance_mean"] == pytest.approx(1.0, rel=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -227,13 +331,10 @@ def test_a_value_that_is_not_finite_stops_before_the_update(model, tmp_path, mon
     if what == "logps":
         original = train.score
         monkeypatch.setattr(train, "score", lambda *a, **k: tuple(t * float("nan") for t in original(*a, **k)))
+        scored_rows(monkeypatch, exact=False)
     else:
-        original_spread = train.micro_batches.__globals__["PaddedRows"].spread
-        monkeypatch.setattr(
-            train.micro_batches.__globals__["PaddedRows"],
-            "spread",
-            lambda self, coef: original_spread(self, coef) * float("inf"),
-        )
+        spread = train.PackedRows.spread
+        monkeypatch.setattr(train.PackedRows, "spread", lambda self, coef: spread(self, coef) * float("inf"))
     with pytest.raises(RuntimeError, match=r"is not finite; no update was made, and the batch is in .*smaller lr"):
         train.main(small_run(broken, tmp_path / "run"))
     saved = torch.load(tmp_path / "run" / "failed-batch-0.pt", weights_only=False)
