@@ -118,13 +118,15 @@ class ProblemOrder:
 
     def batch(self, index: int) -> list[int]:
         """Positions of the problems of batch `index`, prompts_per_batch of them."""
-        start = index * self.prompts_per_batch
-        return [self._position(k) for k in range(start, start + self.prompts_per_batch)]
+        places = range(index * self.prompts_per_batch, (index + 1) * self.prompts_per_batch)
+        passes = {number: self._permutation(number) for number in {k // self.num_problems for k in places}}
+        return [passes[k // self.num_problems][k % self.num_problems] for k in places]
 
-    def _position(self, k: int) -> int:
+    def _permutation(self, number: int) -> list[int]:
+        """The order of the problems in one pass over the data."""
         order = list(range(self.num_problems))
-        random.Random(f"{self.seed}/{k // self.num_problems}").shuffle(order)
-        return order[k % self.num_problems]
+        random.Random(f"{self.seed}/{number}").shuffle(order)
+        return order
 
 
 def problem_hash(problem: str) -> str:

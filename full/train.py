@@ -97,7 +97,8 @@ def main(argv: list[str] | None = None) -> None:
     sources = {"train": trainer.problems.info.description, "test": trainer.held_out.info.description}
     run.write_config(config, {**sources, "processes": accelerator.num_processes})
     if config.tracker != "none":
-        accelerator.init_trackers("apo_edu", config={k: str(v) for k, v in asdict(config).items()})
+        named = {} if config.tracker == "tensorboard" else {config.tracker: {"name": run.path.name}}
+        accelerator.init_trackers("apo_edu", {k: str(v) for k, v in asdict(config).items()}, init_kwargs=named)
 
     progress = Progress()
     if resume:
@@ -121,7 +122,8 @@ def main(argv: list[str] | None = None) -> None:
             if is_due(progress.step, config.eval_every) and progress.step < config.steps:
                 metrics |= {f"eval_{name}": value for name, value in trainer.evaluate().items()}
             run.append("metrics.jsonl", [metrics])
-            accelerator.log({k: v for k, v in metrics.items() if isinstance(v, (int, float))}, step=progress.step)
+            numbers = {k: v for k, v in metrics.items() if isinstance(v, int | float) and k != "step"}
+            accelerator.log(numbers, step=progress.step)
             bar.step(metrics)
             for finding in monitor.update(metrics):
                 say.line(f"warning: {finding}")
@@ -211,7 +213,7 @@ def collect(trainer: Trainer, progress: Progress, positions: list[int]) -> Rollo
     started = time.perf_counter()
     mine = local_prompts(trainer.accelerator, config)
     keys = [(progress.batch, slot, sample) for slot in mine for sample in range(config.group_size)]
-    rows = [trainer.problems[positions[slot]] for slot in mine for _ in range(config.group_size)]
+    rows = [row for slot in mine for row in [trainer.problems[positions[slot]]] * config.group_size]
     prompts = [trainer.prompts[positions[slot]] for slot in mine for _ in range(config.group_size)]
     with whole_weights(trainer.policy), trainer.accelerator.autocast():
         engine.refresh(trainer.model)

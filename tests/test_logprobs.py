@@ -80,7 +80,7 @@ def test_micro_batches_keep_to_the_budget_and_lose_nothing():
     seen = []
     for rows in micro_batches(PROMPTS, COMPLETIONS, 12, device=CPU, pair_cost=math.inf):
         assert rows.input_ids.numel() <= 12
-        seen += sum(rows.rows, [])
+        seen += [i for row in rows.rows for i in row]
     assert sorted(seen) == [0, 1, 2, 3]
     # A row longer than the budget goes alone.
     assert [rows.rows for rows in micro_batches(PROMPTS, COMPLETIONS, 1, device=CPU)] == [[[3]], [[1]], [[0]], [[2]]]
