@@ -24,7 +24,7 @@ $(VENV)/ready: pyproject.toml constraints.txt
 	@echo "setting up $(VENV): about two minutes and 2 GB, once"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[full,notebooks,dev,peers]'
+	$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[full,notebooks,dev,trackers,peers]'
 	touch $@
 
 demo: setup

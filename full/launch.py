@@ -1,8 +1,10 @@
 """Starting and stopping: processes that really talk to each other, signals that leave a resumable run, quiet errors."""
 
+import importlib.util
 import os
 import signal
 import sys
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
@@ -15,7 +17,7 @@ from accelerate.utils import DistributedDataParallelKwargs
 from full.config import UserError
 
 
-def start_accelerator(cpu_threads: int = 0) -> Accelerator:
+def start_accelerator(cpu_threads: int = 0, *, tracker: str = "none", folder: Path | None = None) -> Accelerator:
     """The Accelerator of this run, checked: as many processes as were asked for, and each hears the others.
 
     accelerate can start fewer processes than asked on a CPU (`--cpu --num_processes 2` starts one), or several that each
@@ -23,10 +25,15 @@ def start_accelerator(cpu_threads: int = 0) -> Accelerator:
 
     Args:
         cpu_threads: threads of each process on a CPU; 0 shares the cores among the processes. accelerate would take one.
+        tracker: "none", or a tracker that accelerate knows.
+        folder: where the tracker may write.
 
     Raises:
-        UserError: with the way to start it.
+        UserError: with the way to start it; a tracker that is not installed.
     """
+    # accelerate leaves out a tracker that is missing, without a word.
+    if tracker != "none" and importlib.util.find_spec(tracker) is None:
+        raise UserError(f"tracker is {tracker} but its package is not installed. Install it: pip install {tracker}")
     on_cpu = not torch.cuda.is_available()
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if on_cpu:
@@ -34,6 +41,8 @@ def start_accelerator(cpu_threads: int = 0) -> Accelerator:
     accelerator = Accelerator(
         cpu=on_cpu,
         mixed_precision="no" if on_cpu else "bf16",  # weights and optimiser stay in float32
+        log_with=None if tracker == "none" else tracker,
+        project_dir=folder,
         # Ranks run different numbers of forward passes; a broadcast in each would hang.
         kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
     )

@@ -10,7 +10,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-EXTRAS = ("full", "notebooks", "dev", "peers")
+EXTRAS = ("full", "notebooks", "dev", "trackers", "peers")
 
 
 def pins() -> dict[str, str]:
@@ -58,4 +58,4 @@ def test_make_installs_the_same_extras():
 
 
 def test_extras_are_complete():
-    assert set(PROJECT["optional-dependencies"]) == {"full", "notebooks", "dev", "instructor", "peers"}
+    assert set(PROJECT["optional-dependencies"]) == {"full", "notebooks", "dev", "instructor", "peers", "trackers"}
