@@ -52,7 +52,9 @@ class TrainConfig:
     weights: Literal["float32", "float64"] = option(
         "float32", "Type of the weights; float64 is for tests of exactness."
     )
-    lora_rank: int = option(0, "Train adapters of this rank on all linear layers (peft) instead of the weights; 0: none.")
+    lora_rank: int = option(
+        0, "Train adapters of this rank on all linear layers (peft) instead of the weights; 0: none."
+    )
     merge_lora: bool = option(False, "Write model/ with the adapters merged into the weights, loadable without peft.")
     gradient_checkpointing: bool = option(False, "Recompute activations in the backward pass: less memory, 1/3 slower.")
     warm_start_pass_at_1: float = option(0.35, "Only for 'tiny': sampled pass@1 at which its warm start stops, (0, 1).")
@@ -128,7 +130,9 @@ class TrainConfig:
     # Evaluation and files
     eval_every: int = option(50, "Optimiser steps between evaluations; 0: only before and after.")
     eval_problems: int = option(500, "Held-out problems evaluated, at most.")
-    eval_samples: int = option(1, "Sampled completions per held-out problem; a greedy one is added.")
+    eval_samples: int = option(
+        1, "Sampled completions per held-out problem beside a greedy one, k; above 1 also gives pass@k, maj@k."
+    )
     save_every: int = option(20, "Optimiser steps between checkpoints; 0: only at the end or when stopped.")
     keep_checkpoints: int = option(2, "Checkpoints kept, >= 1.")
     log_completions: int = option(8, "Completions written to completions.jsonl per batch of samples.")
@@ -302,7 +306,9 @@ def parse_config(argv: list[str] | None = None) -> tuple[TrainConfig, str | None
     )
     parser.add_argument("--config", help="A .yaml file with any of these options.")
     parser.add_argument("--resume", metavar="DIR", help="Go on with the run in DIR from its last good checkpoint.")
-    parser.add_argument("--doctor", action="store_true", help="Examine the set-up in under a minute instead of training.")
+    parser.add_argument(
+        "--doctor", action="store_true", help="Examine the set-up in under a minute instead of training."
+    )
     if chosen.resume and chosen.config:
         raise UserError("--resume and --config were both given; expected one. A resumed run keeps its own config.yaml.")
     source = os.path.join(chosen.resume, "config.yaml") if chosen.resume else chosen.config

@@ -97,14 +97,23 @@ def load_splits(source: str, *, level: int | str | None, seed: int) -> tuple[Dat
     """
     train = load_problems(source, level=level, split="train", seed=seed)
     test = load_problems(source, level=level, split="test", seed=0)  # the same problems in the same order for all seeds
-    held_out = {problem_hash(problem) for problem in test["problem"]}
-    shared = [problem for problem in train["problem"] if problem_hash(problem) in held_out]
+    require_held_out(train["problem"][:], test["problem"][:], source=source)
+    return train, test
+
+
+def require_held_out(train: Sequence[str], held_out: Sequence[str], *, source: str) -> None:
+    """Raise unless no held-out problem is among the training problems; by the hash of their texts.
+
+    Raises:
+        UserError: says how many there are, with an example.
+    """
+    known = {problem_hash(problem) for problem in held_out}
+    shared = [problem for problem in train if problem_hash(problem) in known]
     if shared:
         raise UserError(
             f"{source}: {len(shared)} problems are in both splits, e.g. {shared[0][:60]!r}; a held-out score would be "
             "worthless. Remove them from one."
         )
-    return train, test
 
 
 class ProblemOrder:
