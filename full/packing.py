@@ -102,9 +102,7 @@ def micro_batches(
     return batches
 
 
-def pack(
-    indices: Sequence[int], prompts: Ids, completions: Ids, max_tokens: int, pair_cost: float
-) -> list[list[int]]:
+def pack(indices: Sequence[int], prompts: Ids, completions: Ids, max_tokens: int, pair_cost: float) -> list[list[int]]:
     """Rows of completions: of each group, as many together as make the sum of tokens + pair_cost * tokens^2 smallest.
 
     Sharing saves the prompt's tokens and costs attention between completions that the mask then hides, so short

@@ -41,16 +41,25 @@ class Console:
                 tqdm.write(line, file=sys.stdout)
             sys.stdout.flush()
 
-    def plan(self, config: TrainConfig, model: Any, rendered: str, accelerator: Any) -> None:
+    def plan(self, config: TrainConfig, model: Any, rendered: str, accelerator: Any, num_problems: int) -> None:
         """What will happen, with the derived numbers, and one prompt as the model sees it."""
-        parameters = sum(p.numel() for p in model.parameters()) / 1e6
+        counts = [
+            sum(p.numel() for p in model.parameters() if p.requires_grad or all_of_them) for all_of_them in (1, 0)
+        ]
+        trained = "" if counts[0] == counts[1] else f" ({counts[1] / 1e6:.2f} M trained)"
         clip = "" if config.objective in ("apo", "adpo") else ", clipped"
+        batches = -(-config.steps // config.updates_per_batch)
+        completions = config.prompts_per_batch * config.group_size
         self.line(
-            f"policy: {config.model}, {parameters:.2f} M parameters, on {accelerator.num_processes} x "
-            f"{accelerator.device.type}",
+            f"policy: {config.model}, {counts[0] / 1e6:.2f} M parameters{trained}, on {accelerator.num_processes} x "
+            f"{accelerator.device.type}, {accelerator.mixed_precision.replace('no', config.weights)}; sampled by "
+            f"{config.engine}",
             f"plan: {config.steps} optimiser steps; batches of {config.prompts_per_batch} prompts x {config.group_size} "
             f"completions, {config.updates_per_batch} updates each; {config.objective}{clip}, schedule {config.schedule}, "
             f"run folder {config.run_dir}",
+            f"that is: {batches} batches of {completions} completions ({completions // accelerator.num_processes} a "
+            f"process), {batches * config.prompts_per_batch / num_problems:.2f} passes over {num_problems} problems, "
+            f"{batches * completions:,} completions in all",
             f"one prompt, as the model sees it:\n{rendered}\n",
         )
 
@@ -75,7 +84,8 @@ class Console:
         RichConsole().print(table)
         self.line(
             "± is one standard error over problems; a gain in pass@1 above that in greedy is sharpening.",
-            f"{summary['steps']} steps in {summary['seconds']:.0f} s; curves: {run.path / 'curves.png'}",
+            f"{summary['steps']} steps in {summary['seconds']:.0f} s; curves: {run.path / 'curves.png'}, report with samples "
+            f"and a glossary: {run.path / 'report.html'}",
             *[f"seen: {finding}" for finding in findings],
             "next: " + advice(summary, findings, config),
         )

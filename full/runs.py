@@ -16,9 +16,10 @@ LIBRARIES = ("torch", "transformers", "accelerate", "datasets", "math-verify")
 
 
 class RunFolder:
-    """runs/NAME: config.yaml, metrics.jsonl, completions.jsonl, summary.json, curves.png, checkpoints/, model/.
+    """runs/NAME.
 
-    Only the main process writes.
+    config.yaml, metrics.jsonl, completions.jsonl, summary.json, curves.png, report.html, checkpoints/, model/. Only the
+    main process writes.
     """
 
     def __init__(self, config: TrainConfig, *, resume: bool, main: bool) -> None:

@@ -93,7 +93,7 @@ def main(argv: list[str] | None = None) -> None:
     accelerator, run, say = trainer.accelerator, trainer.run, trainer.say
     order = ProblemOrder(len(trainer.problems), config.prompts_per_batch, config.seed)
     monitor = FailureMonitor(alpha_max=config.alpha_max if config.schedule in ("guarded", "ess") else None)
-    say.plan(config, trainer.model, trainer.rendered, accelerator)
+    say.plan(config, trainer.model, trainer.rendered, accelerator, len(trainer.problems))
     sources = {"train": trainer.problems.info.description, "test": trainer.held_out.info.description}
     run.write_config(config, {**sources, "processes": accelerator.num_processes})
     if config.tracker != "none":
@@ -366,7 +366,9 @@ def push_coefficients(trainer: Trainer, mini: Rollout, coef: Tensor) -> dict[str
         weights = part.spread(torch.zeros_like(coef) if idle else coef)
         # Gradients cross processes once, at the end.
         last = i == passes - 1
-        with contextlib.nullcontext() if last or not may_step_alone(accelerator) else accelerator.no_sync(trainer.policy):
+        with (
+            contextlib.nullcontext() if last or not may_step_alone(accelerator) else accelerator.no_sync(trainer.policy)
+        ):
             logps = trainer.policy(*part.inputs, temperature=config.temperature)
             backward(accelerator, (weights * logps).sum(), last=last)
     padding, cells = sum(m.num_padding for m in micro), sum(m.input_ids.numel() for m in micro)

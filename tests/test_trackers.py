@@ -13,7 +13,6 @@ from full import train
 from full.config import UserError
 from tests.helpers import metrics_without_times, save_small_model, small_run
 
-
 ROOT = Path(__file__).parents[1]
 
 
@@ -37,7 +36,8 @@ def test_tensorboard_holds_the_metrics(model, tmp_path):
 def test_trackio_holds_the_metrics_without_a_network(model, tmp_path):
     pytest.importorskip("trackio")
     run, store = tmp_path / "my-run", tmp_path / "store"
-    environment = os.environ | {"TRACKIO_DIR": str(store), "PYTHONPATH": str(ROOT)}  # read when trackio is imported: a process of its own
+    # The variable is read when trackio is imported, hence a process of its own.
+    environment = os.environ | {"TRACKIO_DIR": str(store), "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "full/train.py", *small_run(model, run, tracker="trackio", steps=2)]
     out = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
     assert out.returncode == 0, out.stderr[-2000:]

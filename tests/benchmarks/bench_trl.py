@@ -48,7 +48,11 @@ class Clock:
         import torch
 
         gpu = torch.cuda.is_available()
-        peak = torch.cuda.max_memory_allocated() / 2**20 if gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        peak = (
+            torch.cuda.max_memory_allocated() / 2**20
+            if gpu
+            else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        )
         return {"cpu_seconds": cpu, "wall_seconds": wall, "peak_mib": peak, "tokens_per_step": tokens, "gpu": gpu}
 
 
@@ -189,7 +193,18 @@ def main(a: argparse.Namespace) -> None:
                 continue
             words = sys.argv[1:]
             if case == "large":
-                words += ["--tokens", "512", "--micro_tokens", "16384", "--prompts", "16", "--steps", "6", "--lr", "1e-6"]
+                words += [
+                    "--tokens",
+                    "512",
+                    "--micro_tokens",
+                    "16384",
+                    "--prompts",
+                    "16",
+                    "--steps",
+                    "6",
+                    "--lr",
+                    "1e-6",
+                ]
             pairs = []
             for _ in range(a.pairs):
                 pair = {}
@@ -211,7 +226,9 @@ def main(a: argparse.Namespace) -> None:
                     flush=True,
                 )
             ratios = [pair["trl"][key] / pair["ours"][key] for pair in pairs]
-            print(f"{case:>8}: median ratio {statistics.median(ratios):.2f} over {len(ratios)} pairs (goal: at least 2)")
+            print(
+                f"{case:>8}: median ratio {statistics.median(ratios):.2f} over {len(ratios)} pairs (goal: at least 2)"
+            )
 
 
 if __name__ == "__main__":
