@@ -12,7 +12,7 @@ import psutil
 import torch
 import yaml
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs
+from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 
 from full.config import UserError
 
@@ -29,7 +29,7 @@ def start_accelerator(cpu_threads: int = 0, *, tracker: str = "none", folder: Pa
         folder: where the tracker may write.
 
     Raises:
-        UserError: with the way to start it; a tracker that is not installed.
+        UserError: with the way to start it; a tracker that is not installed; weights not shared out as asked.
     """
     # accelerate leaves out a tracker that is missing, without a word.
     if tracker != "none" and importlib.util.find_spec(tracker) is None:
@@ -38,14 +38,24 @@ def start_accelerator(cpu_threads: int = 0, *, tracker: str = "none", folder: Pa
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if on_cpu:
         torch.set_num_threads(cpu_threads or max(1, (psutil.cpu_count(logical=False) or 1) // world))
+    # Ranks run different numbers of forward passes; a broadcast in each would hang.
+    handlers = [DistributedDataParallelKwargs(broadcast_buffers=False)]
+    deepspeed = _asked_for("DEEPSPEED")
+    if deepspeed and on_cpu:  # under cpu=True accelerate would leave DeepSpeed out
+        handlers.append(InitProcessGroupKwargs(backend="gloo"))
     accelerator = Accelerator(
-        cpu=on_cpu,
+        cpu=on_cpu and not deepspeed,
         mixed_precision="no" if on_cpu else "bf16",  # weights and optimiser stay in float32
         log_with=None if tracker == "none" else tracker,
         project_dir=folder,
-        # Ranks run different numbers of forward passes; a broadcast in each would hang.
-        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+        kwargs_handlers=handlers,
     )
+    _check_sharding(accelerator)
+    if deepspeed:
+        # transformers would cut a model to pieces while loading it, which is looked at whole before it is shared out.
+        from transformers.integrations import unset_hf_deepspeed_config
+
+        unset_hf_deepspeed_config()
     asked = _processes_asked_for()
     if accelerator.num_processes != world or (asked is not None and world != asked):
         raise UserError(
@@ -56,6 +66,26 @@ def start_accelerator(cpu_threads: int = 0, *, tracker: str = "none", folder: Pa
     if ranks != list(range(world)):
         raise UserError(f"the processes hear {ranks} of {world} ranks; expected all. Check the network between them.")
     return accelerator
+
+
+def _asked_for(kind: str) -> bool:
+    """Whether the launcher said FSDP or DEEPSPEED; accelerate passes it on in the environment."""
+    return os.environ.get(f"ACCELERATE_USE_{kind}", "false").lower() == "true"
+
+
+def _check_sharding(accelerator: Accelerator) -> None:
+    """Raise unless the weights are shared out as asked; accelerate would go on with a whole copy on each process."""
+    for kind in ("FSDP", "DEEPSPEED"):
+        if _asked_for(kind) and accelerator.distributed_type.value != kind:
+            raise UserError(
+                f"{kind} was asked for but accelerate has made {accelerator.distributed_type.value} of it, which shares "
+                "nothing out; it takes FSDP only on GPUs. On a CPU use --config_file full/configs/accelerate/cpu.yaml."
+            )
+    if _asked_for("FSDP") and not accelerator.is_fsdp2:
+        raise UserError(
+            "FSDP's first version was asked for; expected the second. Use --config_file "
+            "full/configs/accelerate/fsdp2.yaml, or write fsdp_version: 2 into yours."
+        )
 
 
 def _launcher() -> list[str]:

@@ -1,7 +1,8 @@
-"""Loading the model and its tokenizer, and rendering prompts through the model's own chat template."""
+"""Loading and writing the model and its tokenizer, adapters included; rendering prompts through its chat template."""
 
 import socket
 import urllib.parse
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,14 @@ import huggingface_hub
 import torch
 from accelerate import Accelerator
 from datasets import Dataset
+from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import find_adapter_config_file
 
 from full.config import TrainConfig, UserError
+from full.smollm2 import smollm2_folder
 from full.tiny import warm_start
+from full.vllm_engine import merged_weights
 
 
 def load_tokenizer(config: TrainConfig, accelerator: Accelerator) -> tuple[Any, str]:
@@ -26,6 +31,9 @@ def load_tokenizer(config: TrainConfig, accelerator: Accelerator) -> tuple[Any, 
     if name == "tiny":
         with accelerator.main_process_first():  # one process trains it, the others find it in the cache
             name = str(warm_start(config.warm_start_pass_at_1, config.seed))
+    elif name == "smollm2":
+        with accelerator.main_process_first():
+            name = str(smollm2_folder())
     elif not Path(name).is_dir():
         go_offline_if_unreachable()
     try:
@@ -38,21 +46,106 @@ def load_tokenizer(config: TrainConfig, accelerator: Accelerator) -> tuple[Any, 
 
 
 def load_model(name: str, config: TrainConfig) -> Any:
-    """The model, its weights in config.weights.
+    """The model to train, its weights in config.weights; with config.lora_rank only its adapters require a gradient.
 
     Raises:
-        UserError: it cannot be loaded or scored.
+        UserError: it cannot be loaded or scored, or new adapters are wanted on top of adapters.
     """
+    # An adapter's folder names the model it belongs to, and may be read from another working directory.
+    name = str(Path(name).resolve()) if Path(name).is_dir() else name
     try:
         # Master weights in float32: at lr 1e-6 an update is lost in a bfloat16 weight. On a GPU autocast computes in bf16.
-        model = AutoModelForCausalLM.from_pretrained(name, dtype=getattr(torch, config.weights))
+        dtype = getattr(torch, config.weights)
+        if find_adapter_config_file(name):
+            model = _load_merged(name, dtype, config)
+        else:
+            model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype)
     except (OSError, ValueError) as error:
         raise _cannot_load(name, error) from None
     if getattr(model.config, "final_logit_softcapping", None):
         raise UserError(f"model {name!r} caps its logits, which the scoring here does not do; take another family.")
+    if config.lora_rank:
+        add_adapters(model, config.lora_rank)
+    if config.weights == "float64":
+        keep_float64(model)
     if config.gradient_checkpointing:
-        model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+        before_5_20 = "gradient_checkpointing_enable"  # its name in the transformers that vLLM 0.32 asks for
+        enable = getattr(model, "activation_checkpointing_enable", None) or getattr(model, before_5_20)
+        enable({"use_reentrant": False})
+        model.train()  # transformers recomputes in training mode only; a loaded model is in evaluation mode
+        drop_no_units(model)
     return model
+
+
+def drop_no_units(model: Any) -> None:
+    """Dropout off, also in training mode: what is trained is the distribution that was sampled and scored."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        for name in ("attention_dropout", "dropout"):
+            if isinstance(getattr(module, name, None), float):
+                setattr(module, name, 0.0)
+
+
+def _load_merged(name: str, dtype: torch.dtype, config: TrainConfig) -> Any:
+    """The model that a folder of adapters belongs to, the adapters added to its weights."""
+    if config.lora_rank:
+        raise UserError(
+            f"model {name!r} holds adapters and lora_rank is {config.lora_rank}; expected whole weights below new adapters. "
+            "Write them merged (--merge_lora true) in the run that made them."
+        )
+    from peft import AutoPeftModelForCausalLM
+
+    return AutoPeftModelForCausalLM.from_pretrained(name, dtype=dtype).merge_and_unload()
+
+
+def keep_float64(model: Any) -> None:
+    """Let the model's norms compute in float64 too; transformers' own pass through float32, whatever the weights are.
+
+    Without it a float64 model has float32's rounding, and its gradient depends on the order of a sum in the seventh digit.
+    """
+    for module in model.modules():
+        if type(module).__name__.endswith("RMSNorm"):
+            module.forward = partial(_rms_norm, module)
+
+
+def _rms_norm(module: Any, states: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.rms_norm(states, module.weight.shape, module.weight, module.variance_epsilon)
+
+
+def add_adapters(model: nn.Module, rank: int) -> None:
+    """Put LoRA adapters on all linear layers but the LM head and freeze everything else; random, from torch's seed.
+
+    An adapter adds 2 B A x to its layer. B starts at 0, so that the policy starts as the model it was. No dropout: the
+    policy that is scored must be the one that sampled.
+    """
+    from peft import LoraConfig  # six seconds: only for those who use it
+
+    model.add_adapter(
+        LoraConfig(task_type="CAUSAL_LM", r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules="all-linear")
+    )
+
+
+def save_policy(
+    model: Any, tokenizer: Any, folder: Path, *, merge: bool, state: dict[str, torch.Tensor] | None = None
+) -> None:
+    """Write the model and its tokenizer as an ordinary Hugging Face folder.
+
+    With adapters it holds these alone and names the model they belong to (transformers and peft load both); merged, it
+    holds whole weights with the adapters added, and loads without peft. The model in memory stays as it is.
+
+    Args:
+        state: the whole weights, where the model's own are shared out among processes.
+    """
+    if merge and hasattr(model, "peft_config"):
+        with torch.device("meta"):
+            plain = AutoModelForCausalLM.from_config(model.config, dtype=model.dtype)
+        plain.load_state_dict(dict(merged_weights(model)), strict=False, assign=True)
+        plain.tie_weights()
+        plain.generation_config = model.generation_config
+        model, state = plain, None
+    model.save_pretrained(folder, state_dict=state)
+    tokenizer.save_pretrained(folder)
 
 
 def go_offline_if_unreachable() -> None:
