@@ -67,6 +67,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         with accelerator.autocast():
             engine.refresh(model)
             results = problem_results(engine, problems, prompts, samples, rewarder.verifier, accelerator)
+        engine.close()
     finally:
         rewarder.close()
     record = {

@@ -70,10 +70,10 @@ def token_logps(
     logps, entropies = head_logps(
         model.get_output_embeddings(), states, targets, temperature=temperature, with_entropy=with_entropy
     )
-    aligned = logps.new_zeros(input_ids.numel()).index_put((on,), logps).view(input_ids.shape)
+    aligned = logps.new_zeros(input_ids.shape).masked_scatter(completion_mask.bool(), logps)
     if entropies is None:
         return aligned
-    return aligned, entropies.new_zeros(input_ids.numel()).index_put((on,), entropies).view(input_ids.shape)
+    return aligned, entropies.new_zeros(input_ids.shape).masked_scatter(completion_mask.bool(), entropies)
 
 
 def tree_mask(segments: Tensor) -> Tensor:

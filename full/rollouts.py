@@ -41,10 +41,13 @@ class Engine(Protocol):
     """What samples completions for the trainer.
 
     exact: whether its log-probabilities are the policy's up to rounding, so that nothing needs to be scored again.
+    eos_ids: what ends a sequence.  max_new_tokens: longest completion, tokens.
     """
 
     exact: bool
     tokenizer: Any
+    eos_ids: list[int]
+    max_new_tokens: int
 
     def refresh(self, model: nn.Module) -> None:
         """Take over the policy's present weights; called before every batch of samples and every evaluation."""
@@ -59,6 +62,9 @@ class Engine(Protocol):
 
     def ended(self, completion: Sequence[int]) -> bool:
         """Whether a completion came to its own end; otherwise it was truncated."""
+
+    def close(self) -> None:
+        """Let go of what the engine holds."""
 
 
 class InverseTransformSampling(LogitsProcessor):
@@ -125,6 +131,9 @@ class Sampler:
     def refresh(self, model: nn.Module) -> None:
         """Nothing to do: it samples from the policy itself."""
 
+    def close(self) -> None:
+        """Nothing to do."""
+
     @torch.no_grad()
     def sample(
         self, prompts: Sequence[Sequence[int]], keys: Sequence[tuple[int, int, int]], *, greedy: bool = False
@@ -189,6 +198,7 @@ class Sampler:
             past_key_values=self._shared_prefix(prompts, ids, mask),
             generation_config=config,
             logits_processor=processors,
+            synced_gpus=False,  # sharded or not, every process has all weights here and samples by itself
         )
         found = [up_to_end(row, self.eos_ids) for row in out[:, width:].tolist()]
         if greedy:
@@ -231,6 +241,7 @@ def make_engine(config: TrainConfig, model: nn.Module, tokenizer: Any, model_nam
             temperature=config.temperature,
             max_new_tokens=config.max_completion_tokens,
             max_prompt_tokens=config.max_prompt_tokens,
+            rows_at_once=config.generation_rows,
         )
     return Sampler(
         model,

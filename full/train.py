@@ -42,7 +42,8 @@ from full.policy import load_model, load_tokenizer, render_prompts, save_policy
 from full.rewards import Rewarder, RewardError
 from full.rollouts import Engine, Rollout, make_engine
 from full.runs import RunFolder
-from full.sharding import backward, may_step_alone, whole_weights
+from full.sharding import backward, clip, may_step_alone, prepare, whole_state, whole_weights
+from full.vllm_engine import require_vllm
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,12 @@ class Trainer:
         with whole_weights(self.policy), self.accelerator.autocast():
             self.engine.refresh(self.model)
             return evaluate(self.engine, problems, prompts, samples, self.rewarder.verifier, self.accelerator)
+
+    def close(self) -> None:
+        """Stop workers, engine and trackers."""
+        self.rewarder.close()
+        self.engine.close()
+        self.accelerator.end_training()
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -131,21 +138,22 @@ def main(argv: list[str] | None = None) -> None:
             if stopping or progress.step == config.steps or is_due(progress.step, config.save_every):
                 save_checkpoint(run.checkpoints, accelerator, progress, keep=config.keep_checkpoints)
             if stopping:
-                trainer.rewarder.close()
+                trainer.close()
                 raise Stopped(run, progress.step, stop.signal)
 
     eval_after = trainer.evaluate()
+    state = whole_state(accelerator, trainer.policy)
     with whole_weights(trainer.policy):
         if accelerator.is_main_process:
-            save_policy(trainer.model, trainer.engine.tokenizer, run.path / "model", merge=config.merge_lora)
+            folder, merge = run.path / "model", config.merge_lora
+            save_policy(trainer.model, trainer.engine.tokenizer, folder, merge=merge, state=state)
     if accelerator.is_main_process:
         summary = report.summarize(config, progress.eval_before, eval_after, time.perf_counter() - started)
         run.write_summary(summary)
         report.draw_curves(run)
         write_report(run.path)
         say.conclusion(run, summary, monitor.findings, config)
-    trainer.rewarder.close()
-    accelerator.end_training()
+    trainer.close()
 
 
 def set_up(config: TrainConfig, *, resume: bool) -> Trainer:
@@ -158,6 +166,8 @@ def set_up(config: TrainConfig, *, resume: bool) -> Trainer:
     set_seed(config.seed)
     run = RunFolder(config, resume=resume, main=accelerator.is_main_process)
     say = report.Console(accelerator.is_main_process)
+    if config.engine == "vllm":
+        require_vllm()
     say.line(f"loading {config.model} and {config.data}")
     tokenizer, model_name = load_tokenizer(config, accelerator)
     problems, held_out = load_splits(config.data, level=config.level, seed=config.seed)
@@ -179,7 +189,7 @@ def set_up(config: TrainConfig, *, resume: bool) -> Trainer:
     )
     lr_schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, config.lr_factor)
     schedule = config.make_schedule()
-    policy, optimizer = accelerator.prepare(Policy(model), optimizer)
+    policy, optimizer = prepare(accelerator, Policy(model), optimizer, max_grad_norm=config.max_grad_norm)
     accelerator.register_for_checkpointing(schedule, lr_schedule)
     return Trainer(
         config=config,
@@ -308,9 +318,10 @@ def train_step(trainer: Trainer, progress: Progress) -> dict[str, Any]:
     require_finite(trainer, "coefficient", coef, mini)
 
     mine = coef.flatten(0, 1)[len(mini.prompts) * accelerator.process_index :][: len(mini.prompts)]
-    mine = mine * mini.importance(config.importance_cap).to(mine)
+    # The completions of another process may be longer: coefficients are as wide as the longest of all.
+    mine = mine[:, : mini.old_logps.shape[1]] * mini.importance(config.importance_cap).to(mine)
     pushed = push_coefficients(trainer, mini, mine)
-    grad_norm = accelerator.clip_grad_norm_(trainer.policy.parameters(), config.max_grad_norm)
+    grad_norm = clip(accelerator, trainer.policy, config.max_grad_norm)
     require_finite(trainer, "gradient norm", grad_norm, mini)
     lr = trainer.lr_schedule.get_last_lr()[0]
     trainer.optimizer.step()
@@ -334,7 +345,7 @@ def train_step(trainer: Trainer, progress: Progress) -> dict[str, Any]:
         **totals,
         **pushed,
         "loss": loss.item(),
-        "grad_norm": float(grad_norm),
+        "grad_norm": grad_norm,
         **{name: value.item() for name, value in stats.items()},
         "ess": effective_sample_size(weights).mean().item(),
         "lr": lr,
@@ -366,9 +377,9 @@ def push_coefficients(trainer: Trainer, mini: Rollout, coef: Tensor) -> dict[str
         weights = part.spread(torch.zeros_like(coef) if idle else coef)
         # Gradients cross processes once, at the end.
         last = i == passes - 1
-        with (
-            contextlib.nullcontext() if last or not may_step_alone(accelerator) else accelerator.no_sync(trainer.policy)
-        ):
+        alone = may_step_alone(accelerator) and not last
+        # The wrapping of FSDP2 has no autocast of its own.
+        with accelerator.no_sync(trainer.policy) if alone else contextlib.nullcontext(), accelerator.autocast():
             logps = trainer.policy(*part.inputs, temperature=config.temperature)
             backward(accelerator, (weights * logps).sum(), last=last)
     padding, cells = sum(m.num_padding for m in micro), sum(m.input_ids.numel() for m in micro)
@@ -504,7 +515,7 @@ def run_and_report(argv: list[str] | None = None) -> None:
     except Stopped as stopped:
         quiet_exit(str(stopped), stopped.code)
     except (UserError, RewardError) as error:
-        quiet_exit(f"error: {error}", 2)
+        quiet_exit(f"error: {error}", getattr(error, "code", 2))
     except (CheckpointError, NotFiniteError) as error:
         quiet_exit(f"error: {error}", 1)
 

@@ -58,4 +58,13 @@ def test_make_installs_the_same_extras():
 
 
 def test_extras_are_complete():
-    assert set(PROJECT["optional-dependencies"]) == {"full", "notebooks", "dev", "instructor", "peers", "trackers"}
+    assert set(PROJECT["optional-dependencies"]) == {
+        "full",
+        "notebooks",
+        "dev",
+        "instructor",
+        "peers",
+        "trackers",
+        "vllm",
+        "deepspeed",
+    }

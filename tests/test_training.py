@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -197,6 +198,25 @@ def test_importance_weights_multiply_the_coefficients(model, tmp_path, monkeypat
     assert plain["importance_mean"] == pytest.approx(1.0, rel=1e-4)
 
 
+def test_gradient_checkpointing_does_recompute(model, tmp_path, monkeypatch):
+    # transformers does so in training mode only, and says nothing otherwise.
+    calls = []
+    original = train.load_model
+
+    def load(*args):
+        loaded = original(*args)
+        loaded.model.layers[0].mlp.register_forward_pre_hook(lambda *args: calls.append(torch.is_grad_enabled()))
+        return loaded
+
+    monkeypatch.setattr(train, "load_model", load)
+    passes = {}
+    for on in (False, True):
+        calls.clear()
+        train.main(small_run(model, tmp_path / str(on), steps=1, gradient_checkpointing=on))
+        passes[on] = sum(calls)
+    assert passes[True] == 2 * passes[False] > 0
+
+
 @pytest.mark.parametrize(
     "changes",
     [{"micro_batch_tokens": 1}, {"micro_batch_tokens": 70}, {"generation_rows": 5}, {"gradient_checkpointing": True}],
@@ -268,6 +288,21 @@ def test_two_processes_take_the_same_steps_as_one(model, reference, tmp_path):
         assert a == pytest.approx(b, rel=1e-9, abs=1e-12)
     state = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
     assert state["provenance"]["processes"] == 2
+
+
+def test_processes_whose_longest_completions_differ(model, tmp_path):
+    # Each process pads to its own longest; the group's tensors are as wide as the longest of all.
+    stops = shutil.copytree(model, tmp_path / "stops")
+    settings = json.loads((stops / "generation_config.json").read_text())
+    settings["eos_token_id"] = list(range(2, 100))  # completions of many lengths
+    (stops / "generation_config.json").write_text(json.dumps(settings))
+    changes = {"weights": "float64", "max_completion_tokens": 40, "temperature": 2.0, "steps": 5}
+    train.main(small_run(stops, tmp_path / "one", **changes))
+    out = launch(small_run(stops, tmp_path / "two", **changes), processes=2)
+    assert out.returncode == 0, out.stderr[-3000:]
+    assert distance(weights(tmp_path / "one"), weights(tmp_path / "two")) < 1e-12
+    states = [torch.load(path, weights_only=False) for path in (tmp_path / "two" / "checkpoints").glob("*5/progress*")]
+    assert len({state["rollout"]["old_logps"].shape[1] for state in states}) == 2  # they did differ
 
 
 def test_fewer_processes_than_asked_for_stop_the_run(model, tmp_path):
