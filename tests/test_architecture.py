@@ -53,7 +53,19 @@ def test_no_file_of_full_hides_an_installed_package():
 
 
 # What looks at runs or stands beside the trainer; the rest of full/ is what an optimiser step goes through.
-TOOLS = {"compare", "doctor", "eval", "evaluation", "glossary", "measuring", "page", "report", "smollm2", "tiny", "vllm_engine"}
+TOOLS = {
+    "compare",
+    "doctor",
+    "eval",
+    "evaluation",
+    "glossary",
+    "measuring",
+    "page",
+    "report",
+    "smollm2",
+    "tiny",
+    "vllm_engine",
+}
 
 
 def test_the_trainer_stays_small():
