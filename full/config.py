@@ -47,7 +47,9 @@ class TrainConfig:
     cpu_threads: int = option(0, "Threads of each process on a CPU; 0 shares the cores among the processes.")
 
     # Policy
-    model: str = option("Qwen/Qwen3-1.7B", "Hub id, local folder, or 'tiny', the embedded model. Paper: Qwen3-1.7B.")
+    model: str = option(
+        "Qwen/Qwen3-1.7B", "Hub id, local folder, or an embedded model: 'tiny' or 'smollm2'. Paper: Qwen3-1.7B."
+    )
     thinking: bool = option(False, "Let a thinking model think: rarely fits under 1,280 tokens.")
     weights: Literal["float32", "float64"] = option(
         "float32", "Type of the weights; float64 is for tests of exactness."
@@ -61,7 +63,9 @@ class TrainConfig:
 
     # Data
     data: str = option(
-        "math", "'math' (the hub sources in turn), a hub id, a .jsonl/.json/.parquet file, or 'arithmetic' (generated)."
+        "math",
+        "'math' (the hub sources in turn), a hub id, a .jsonl/.json/.parquet file, or 'arithmetic' or 'word_sums' "
+        "(generated). Paper: MATH.",
     )
     level: str = option("3", "Keep problems of this level only, or 'all'. Paper: 3.")
     max_prompt_tokens: int = option(1024, "Longest prompt, tokens; a longer one is an error. Paper: 1024.")

@@ -13,6 +13,7 @@ from datasets import Dataset, concatenate_datasets, load_dataset
 
 from full.config import UserError
 from full.rewards import last_boxed
+from full.smollm2 import WORD_SUM_EXAMPLES, word_sum_rows
 
 INSTRUCTION = "Please reason step by step, and put your final answer within \\boxed{}."
 
@@ -34,7 +35,8 @@ def load_problems(source: str, *, level: int | str | None = None, split: str = "
     """Load problems in a seeded order.
 
     Args:
-        source: "math" (the hub sources in turn), a hub id, a local .jsonl/.json/.parquet file, or "arithmetic".
+        source: "math" (the hub sources in turn), a hub id, a local .jsonl/.json/.parquet file, or a generated task:
+            "arithmetic" or "word_sums".
         level: keep this level only, as 3 or "Level 3"; None or "all" keeps all.
         split: "train" or "test". A source without splits is divided by a hash of the problem's text: one in ten is
             "test", whatever the order, the seed or the other rows.
@@ -49,9 +51,12 @@ def load_problems(source: str, *, level: int | str | None = None, split: str = "
     """
     if split not in ("train", "test"):
         raise UserError(f"split is {split!r}; expected 'train' or 'test'.")
-    instruction = INSTRUCTION
+    instruction, examples = INSTRUCTION, ()
     if source == "arithmetic":
         rows, where, has_splits, instruction = Dataset.from_list(arithmetic_rows(2)), "generated", False, ""
+    elif source == "word_sums":
+        rows, where, has_splits = Dataset.from_list(word_sum_rows()), "generated", False
+        instruction, examples = "", WORD_SUM_EXAMPLES
     elif Path(source).suffix in SUFFIXES:
         rows, where, has_splits = _load_file(source), f"file sha256 {_file_hash(source)}", False
     else:
@@ -78,7 +83,7 @@ def load_problems(source: str, *, level: int | str | None = None, split: str = "
         rows = rows.filter(lambda row: str(row["level"]) in (wanted, wanted.removeprefix("Level ")))
         if len(rows) == 0:
             raise UserError(f"{source} has no problem of {wanted}, only {', '.join(levels[:8])}. Change --level.")
-    rows = rows.map(lambda row: _to_problem(row, instruction), remove_columns=rows.column_names)
+    rows = rows.map(lambda row: _to_problem(row, instruction, examples), remove_columns=rows.column_names)
     missing = sum(answer is None for answer in rows["answer"])
     if missing:
         rows = rows.filter(lambda row: row["answer"] is not None)
@@ -163,12 +168,12 @@ def arithmetic_rows(digits: int) -> list[dict[str, str]]:
     ]
 
 
-def _to_problem(row: dict[str, Any], instruction: str) -> dict[str, Any]:
+def _to_problem(row: dict[str, Any], instruction: str, examples: Sequence[dict[str, str]]) -> dict[str, Any]:
     answer = row.get("answer")
     if answer is None and row.get("solution") is not None:
         answer = last_boxed(row["solution"])
     return {
-        "prompt": [{"role": "user", "content": f"{row['problem']} {instruction}".strip()}],
+        "prompt": [*examples, {"role": "user", "content": f"{row['problem']} {instruction}".strip()}],
         "problem": row["problem"],
         "answer": None if answer is None else str(answer),
         "level": str(row.get("level", "")),

