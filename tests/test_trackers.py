@@ -57,3 +57,14 @@ def test_a_tracker_that_is_not_installed_is_named(model, tmp_path, monkeypatch):
     with pytest.raises(UserError, match="tracker is wandb but its package is not installed.*pip install wandb"):
         train.main(small_run(model, tmp_path / "run", tracker="wandb"))
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_wandb_holds_the_metrics_without_a_network(model, tmp_path):
+    pytest.importorskip("wandb")
+    environment = os.environ | {"WANDB_MODE": "offline", "WANDB_DIR": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "full/train.py", *small_run(model, tmp_path / "run", tracker="wandb", steps=2)]
+    out = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+    assert out.returncode == 0, out.stderr[-2000:]
+    (record,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
+    assert record.read_bytes().count(b"reward_mean") >= 2

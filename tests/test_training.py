@@ -79,6 +79,16 @@ def test_files_and_metric_keys(reference):
     assert recorded["group_size"] == 4
 
 
+def test_the_plan_says_what_follows_from_the_options(model, tmp_path, capsys):
+    train.main(small_run(model, tmp_path / "run", steps=1, prompts_per_batch=16, lora_rank=2))
+    said = capsys.readouterr().out
+    assert "that is: 1 batches of 64 completions (64 a process), 0.00 passes over 7311 problems" in said
+    # The small model has 2 layers of 2,304 weights in matrices; each gets 2 x (inputs + outputs) of adapters.
+    adapters = 2 * 2 * sum((16 + 16, 16 + 8, 16 + 8, 16 + 16, 16 + 32, 16 + 32, 32 + 16))
+    assert f"({adapters / 1e6:.2f} M trained), on 1 x cpu, float32; sampled by hf" in said
+    assert said.count("<|im_start|>user") == 1
+
+
 def test_the_first_update_is_on_policy_and_the_next_are_not(reference):
     rows = metrics_without_times(reference)
     # Four updates a batch: two mini-batches, twice. Only the first of a batch sees the policy that sampled.
@@ -364,6 +374,7 @@ def test_without_a_model_the_plain_command_ends_in_one_line_without_a_traceback(
     ]
     out = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
     assert out.returncode != 0
+    assert out.stdout.startswith("starting: loading torch and transformers")  # before it loads them
     assert "Traceback" not in out.stderr
     assert out.stderr.strip().splitlines()[-1].startswith("error: model 'Qwen/Qwen3-1.7B' cannot be loaded")
     assert "full/configs/tiny.yaml" in out.stderr
