@@ -71,8 +71,10 @@ def save_checkpoint(folder: Path, accelerator: Accelerator, progress: Progress, 
                 shutil.rmtree(final)
             aside.rename(final)
             _sync(folder)
-            for old in checkpoints(folder)[:-keep]:
-                shutil.rmtree(old)
+            # Later ones were passed over as damaged; they must not push a good one out.
+            later = [path for path in checkpoints(folder) if step_of(path) > progress.step]
+            for path in [*later, *checkpoints(folder)[: -keep - len(later)]]:
+                shutil.rmtree(path)
     except Exception as error:  # a full disk is an OSError, a RuntimeError (torch) or a SafetensorError
         shutil.rmtree(aside, ignore_errors=True)
         raise CheckpointError(
@@ -107,6 +109,7 @@ def load_checkpoint(folder: Path, accelerator: Accelerator) -> tuple[Progress, l
         accelerator.load_state(str(path))
         state = torch.load(path / f"progress-{accelerator.process_index}.pt", weights_only=False)
         if state["rollout"] is not None:
+            state["rollout"].setdefault("engine_logps", state["rollout"]["old_logps"])  # written before it was kept
             state["rollout"] = Rollout(**state["rollout"])
         return Progress(**state), messages
     return Progress(), messages
@@ -114,7 +117,12 @@ def load_checkpoint(folder: Path, accelerator: Accelerator) -> tuple[Progress, l
 
 def checkpoints(folder: Path) -> list[Path]:
     """Finished checkpoints, oldest first."""
-    return sorted(folder.glob("step-*"), key=lambda path: int(path.name.removeprefix("step-")))
+    return sorted(folder.glob("step-*"), key=step_of)
+
+
+def step_of(path: Path) -> int:
+    """The step at which a checkpoint was written."""
+    return int(path.name.removeprefix("step-"))
 
 
 def _damage(path: Path) -> str:

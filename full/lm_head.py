@@ -94,7 +94,9 @@ class ChunkedLogps(torch.autograd.Function):
         hidden, weight, bias, targets, normalizers = ctx.saved_tensors
         for_hidden, for_weight, for_bias = ctx.needs_input_grad[:3]
         grad_hidden = torch.empty_like(hidden) if for_hidden else None
-        grad_weight = torch.zeros_like(weight) if for_weight else None
+        # The sum over chunks is kept in float32 at least; in bfloat16 it would lose a little with every chunk.
+        summed = torch.promote_types(weight.dtype, torch.float32)
+        grad_weight = torch.zeros_like(weight, dtype=summed) if for_weight else None
         grad_bias = torch.zeros_like(bias) if for_bias else None
         matrix = weight.to(ctx.compute)
         for rows in _chunks(len(hidden), len(weight), hidden.device.type):
@@ -105,13 +107,13 @@ class ChunkedLogps(torch.autograd.Function):
             if grad_hidden is not None:
                 grad_hidden[rows] = (slope @ matrix).to(hidden.dtype)
             if grad_weight is not None:
-                if ctx.compute == weight.dtype:
+                if ctx.compute == summed:
                     grad_weight.addmm_(slope.T, hidden[rows].to(ctx.compute))
-                else:  # half precision multiplies, the sum over chunks stays in the weight's own precision
+                else:
                     grad_weight += slope.T @ hidden[rows].to(ctx.compute)
             if grad_bias is not None:
                 grad_bias += slope.sum(0)
-        return grad_hidden, grad_weight, grad_bias, None, None, None
+        return grad_hidden, None if grad_weight is None else grad_weight.to(weight.dtype), grad_bias, None, None, None
 
 
 def _chunks(tokens: int, vocabulary: int, device: str) -> list[slice]:

@@ -45,7 +45,7 @@ class PackedRows:
             segments.append([-1] * padding + numbers if pad_left else numbers + [-1] * padding)
         self.input_ids = torch.tensor(ids, device=device)
         self.segments = torch.tensor(segments, device=device)
-        self._owner, self._place = torch.tensor(owner), torch.tensor(place)
+        self._owner, self._place = torch.tensor(owner, dtype=torch.long), torch.tensor(place, dtype=torch.long)
 
     @property
     def inputs(self) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
@@ -108,11 +108,13 @@ def pack(indices: Sequence[int], prompts: Ids, completions: Ids, max_tokens: int
     Sharing saves the prompt's tokens and costs attention between completions that the mask then hides, so short
     completions share and long ones do not. No row gets longer than max_tokens by sharing.
     """
+    if pair_cost == float("inf"):
+        return [[i] for i in indices]
     rows: list[list[int]] = []
     for group in _groups(indices, prompts):
         group.sort(key=lambda i: len(completions[i]))
         best, lowest = [[i] for i in group], float("inf")
-        for size in range(1, len(group) + 1 if pair_cost < float("inf") else 1):
+        for size in range(1, len(group) + 1):
             cut = [group[start : start + size] for start in range(0, len(group), size)]
             lengths = [_length(row, prompts, completions) for row in cut]
             cost = sum(n + pair_cost * n * n for n in lengths)
@@ -125,11 +127,14 @@ def pack(indices: Sequence[int], prompts: Ids, completions: Ids, max_tokens: int
 def attention_pair_cost(model: nn.Module) -> float:
     """Floating-point operations of attention per pair of tokens over those of everything else per token.
 
-    inf where rows cannot share a prompt: another attention than torch's scaled dot product, or sliding windows.
+    inf where rows cannot share a prompt: another attention than torch's scaled dot product, sliding windows (a mask of
+    our own would replace them), or positions that are no argument of the model (ALiBi).
     """
     config = model.config
-    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
-    if config._attn_implementation != "sdpa" or kinds != {"full_attention"}:
+    windows = ["sliding_attention" if getattr(config, "sliding_window", None) else "full_attention"]
+    kinds = set(getattr(config, "layer_types", None) or windows)
+    alibi = getattr(config, "alibi", False) or config.model_type == "bloom"
+    if config._attn_implementation != "sdpa" or kinds != {"full_attention"} or alibi:
         return float("inf")
     layers, heads = config.num_hidden_layers, config.num_attention_heads
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads

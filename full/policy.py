@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import find_adapter_config_file
 
 from full.config import TrainConfig, UserError
+from full.logprobs import scoring_error
 from full.smollm2 import smollm2_folder
 from full.tiny import warm_start
 from full.vllm_engine import merged_weights
@@ -62,8 +63,6 @@ def load_model(name: str, config: TrainConfig) -> Any:
             model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype)
     except (OSError, ValueError) as error:
         raise _cannot_load(name, error) from None
-    if getattr(model.config, "final_logit_softcapping", None):
-        raise UserError(f"model {name!r} caps its logits, which the scoring here does not do; take another family.")
     if config.lora_rank:
         add_adapters(model, config.lora_rank)
     if config.weights == "float64":
@@ -73,11 +72,33 @@ def load_model(name: str, config: TrainConfig) -> Any:
         enable = getattr(model, "activation_checkpointing_enable", None) or getattr(model, before_5_20)
         enable({"use_reentrant": False})
         model.train()  # transformers recomputes in training mode only; a loaded model is in evaluation mode
-        drop_no_units(model)
+        switch_dropout_off(model)
     return model
 
 
-def drop_no_units(model: Any) -> None:
+def check_model(model: Any, prompts: list[list[int]], config: TrainConfig, pair_cost: float) -> None:
+    """Raise unless the model is scored as it is, and has room for the longest prompt with the longest completion.
+
+    Raises:
+        UserError: says by how much.
+    """
+    needed = max(map(len, prompts)) + config.max_completion_tokens
+    room = getattr(model.config, "max_position_embeddings", None)
+    if room is not None and needed > room:
+        raise UserError(
+            f"model {config.model!r} has {room} positions; expected {needed}, the longest prompt and max_completion_tokens "
+            f"{config.max_completion_tokens} together. Lower --max_completion_tokens, or take out the longest prompts."
+        )
+    for shared in (False, True) if pair_cost < float("inf") else (False,):
+        error = scoring_error(model, prompts[0], shared=shared)
+        if error > 1e-3:
+            raise UserError(
+                f"model {config.model!r} gives other log-probabilities than the scorer, by {error:.2g} nats; expected the "
+                "same. It does more to its logits than its LM head does (scales or caps them, say). Take another family."
+            )
+
+
+def switch_dropout_off(model: Any) -> None:
     """Dropout off, also in training mode: what is trained is the distribution that was sampled and scored."""
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):

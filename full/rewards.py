@@ -115,10 +115,11 @@ def repetition(text: str, ngram: int = 8) -> float:
 class Rewarder:
     """The weighted sum of the configured rewards, each checked for what it returns.
 
-    A reward function is called once per batch of samples with three lists of equal length: prompts (chat messages),
-    completions (text) and rows (problem, answer, level), and returns one finite number each. Anything else (another
-    length, NaN, infinity, a string, None, an exception) stops the run before the update, with the name of the function,
-    the index and the value: that is the one policy, since a repaired reward would teach something nobody asked for.
+    A reward function is called once per batch of samples, on each process for its own rows, with three lists of equal
+    length: prompts (chat messages), completions (text) and rows (problem, answer, level), and returns one finite
+    number each. Anything else (another length, NaN, infinity, a string, None, an exception) stops the run before the
+    update, with the name of the function, the index and the value: that is the one policy, since a repaired reward
+    would teach something nobody asked for.
 
     Args:
         names: built-in names or module:function.

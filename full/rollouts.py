@@ -214,7 +214,7 @@ class Sampler:
             return None
         rows = torch.tensor([owners.index(i) for i in range(len(first))], device=ids.device)
         some_mask = mask[rows, :-1]
-        # A prompt of one token is all padding here; it may see its padding, since nobody looks at the result.
+        # Padding on the left gets position 0 too; nothing looks at it.
         positions = (some_mask.cumsum(-1) - 1).clamp(min=0)
         backbone = getattr(self.model, self.model.base_model_prefix)
         cache = backbone(

@@ -3,7 +3,7 @@
     accelerate launch full/train.py                                      # Qwen3-1.7B on MATH level 3
     accelerate launch full/train.py --config full/configs/tiny.yaml      # embedded model: no GPU, no network
 
-Each batch: sample groups of completions, score them, and take one or more optimiser steps. Each step: read the
+Each batch: sample groups of completions, reward them, and take one or more optimiser steps. Each step: read the
 schedule's signals, update alpha, turn the objective into one coefficient per token, and push those through the model in
 micro-batches. The objective ties a group together and sees the groups of all processes; the model sees a weighted sum.
 """
@@ -28,17 +28,17 @@ from torch import Tensor
 from apo_edu import FailureMonitor, GroupBatch, candidate_entropy, effective_sample_size, group_signals
 from apo_edu.divergences import tilted_log_weights
 from apo_edu.objectives import Objective, coefficients
-from apo_edu.schedules import Schedule
+from apo_edu.schedules import Schedule, Signals
 from full import report
 from full.checkpoints import CheckpointError, Progress, load_checkpoint, save_checkpoint
 from full.config import TrainConfig, UserError, parse_config
 from full.data import ProblemOrder, load_splits
 from full.evaluation import evaluate
 from full.launch import StopRequest, quiet_exit, start_accelerator
-from full.logprobs import Ids, PackedRows, Policy, micro_batches, score
-from full.packing import attention_pair_cost
+from full.logprobs import Policy, score
+from full.packing import Ids, PackedRows, attention_pair_cost, micro_batches
 from full.page import write_report
-from full.policy import load_model, load_tokenizer, render_prompts, save_policy
+from full.policy import check_model, load_model, load_tokenizer, render_prompts, save_policy
 from full.rewards import Rewarder, RewardError
 from full.rollouts import Engine, Rollout, make_engine
 from full.runs import RunFolder
@@ -181,6 +181,7 @@ def set_up(config: TrainConfig, *, resume: bool) -> Trainer:
 
     model = load_model(model_name, config)
     pair_cost = attention_pair_cost(model)
+    check_model(model, prompts, config, pair_cost)
     optimizer = torch.optim.AdamW(
         [p for p in model.parameters() if p.requires_grad],
         lr=config.lr,
@@ -264,31 +265,23 @@ def old_log_probabilities(trainer: Trainer, prompts: Ids, samples: Any) -> tuple
     """(engine_logps, old_logps, entropies), each [rows, tokens]: what was known when sampling, scored again where needed.
 
     An exact engine knows them. transformers' generate under bfloat16 is off by the rounding of another kernel, which only
-    matters to later updates: on the first the ratio to the policy that sampled is 1 whatever the numbers. Any other engine
-    is scored again altogether.
+    matters to later updates: on the first the ratio to the policy that sampled is 1 whatever the numbers, so the rows that
+    only the first update sees are not scored. Any other engine is scored again altogether.
     """
-    config, engine = trainer.config, trainer.engine
-    rows = len(samples.completions)
-    width = samples.logps.shape[1]
+    config = trainer.config
+    rows, width = samples.logps.shape
     dtype = torch.float64 if config.weights == "float64" else torch.float32
-    engine_logps = samples.logps.to(dtype)
     if samples.entropies is None:
-        first = 0
-    elif engine.exact:
-        first = rows
+        num_known = 0
+    elif trainer.engine.exact:
+        num_known = rows
     else:
-        first = 0 if config.epochs > 1 else len(local_prompts(trainer.accelerator, config)) * config.group_size
-        first = min(first, local_rows(0, trainer.accelerator, config).stop)
-    if first == rows:
-        return engine_logps, engine_logps, samples.entropies.to(dtype)
-    scored, entropies = score_now(trainer, prompts[first:], samples.completions[first:], width=width)
-    if first == 0:
-        return engine_logps, scored, entropies
-    return (
-        engine_logps,
-        torch.cat([engine_logps[:first], scored]),
-        torch.cat([samples.entropies[:first].to(dtype), entropies]),
-    )
+        num_known = 0 if config.epochs > 1 else local_rows(0, trainer.accelerator, config).stop
+    parts = [(samples.logps[:num_known].to(dtype), samples.entropies[:num_known].to(dtype))] if num_known else []
+    if num_known < rows:
+        parts.append(score_now(trainer, prompts[num_known:], samples.completions[num_known:], width=width))
+    old_logps, entropies = (torch.cat(pieces) for pieces in zip(*parts, strict=True))
+    return samples.logps.to(dtype), old_logps, entropies
 
 
 def train_step(trainer: Trainer, progress: Progress) -> dict[str, Any]:
@@ -306,7 +299,7 @@ def train_step(trainer: Trainer, progress: Progress) -> dict[str, Any]:
         logps, entropies = score_now(trainer, mini.prompts, mini.completions, width=logps.shape[1])
     require_finite(trainer, "log-probability", logps, mini)
     batch = gather_groups(mini, logps, accelerator, config)
-    totals = step_totals(mini, entropies, config, accelerator)
+    totals = step_totals(mini, entropies, trainer)
     signals = group_signals(
         batch,
         **config.distribution_options,
@@ -328,64 +321,82 @@ def train_step(trainer: Trainer, progress: Progress) -> dict[str, Any]:
     trainer.optimizer.zero_grad(set_to_none=True)
     trainer.lr_schedule.step()
 
-    generate = progress.rollout.seconds / config.updates_per_batch
-    update = time.perf_counter() - started
+    seconds = progress.rollout.seconds / config.updates_per_batch, time.perf_counter() - started
+    known = {"step": progress.step + 1, "batch": progress.batch, "alpha": alpha, "loss": loss.item(), "lr": lr}
+    return (
+        known
+        | totals
+        | pushed
+        | {"grad_norm": grad_norm}
+        | step_metrics(trainer, batch, signals, stats, alpha, seconds)
+    )
+
+
+def step_metrics(
+    trainer: Trainer,
+    batch: GroupBatch,
+    signals: Signals,
+    stats: dict[str, Tensor],
+    alpha: float,
+    seconds: tuple[float, float],
+) -> dict[str, float]:
+    """What a step's groups, signals and clock say; full/glossary.py explains each.
+
+    Args:
+        seconds: sampling (this step's share of it) and update.
+    """
+    config = trainer.config
+    counts = torch.ones_like(batch.rewards).bool() if batch.valid is None else batch.valid.bool()
+    highest, lowest = (batch.rewards.masked_fill(~counts, end) for end in (-math.inf, math.inf))
     weights = tilted_log_weights(signals.log_q, signals.log_p, alpha)
     return {
-        "step": progress.step + 1,
-        "batch": progress.batch,
         "reward_mean": signals.reward,
         "reward_std": batch.rewards.std().item(),
         "reward_se": signals.reward_se,
-        "groups_with_signal": (batch.rewards.amax(-1) > batch.rewards.amin(-1)).float().mean().item(),
-        "alpha": alpha,
+        "groups_with_signal": (highest.amax(-1) > lowest.amin(-1)).float().mean().item(),
         "confidence": signals.confidence,
         "improvement": getattr(trainer.schedule, "improvement", 0.0),
         "candidate_entropy": candidate_entropy(batch, logp_reduction=config.logp_reduction).mean().item(),
-        **totals,
-        **pushed,
-        "loss": loss.item(),
-        "grad_norm": grad_norm,
-        **{name: value.item() for name, value in stats.items()},
         "ess": effective_sample_size(weights).mean().item(),
-        "lr": lr,
-        "tokens_per_second": totals["tokens"] / (generate + update),
-        "seconds_generate": generate,
-        "seconds_update": update,
-        "seconds_step": generate + update,
+        **{name: value.item() for name, value in stats.items()},  # an objective's own ess is the one that counts
+        "tokens_per_second": batch.mask.sum().item() / sum(seconds),
+        "seconds_generate": seconds[0],
+        "seconds_update": seconds[1],
+        "seconds_step": sum(seconds),
     }
 
 
 def push_coefficients(trainer: Trainer, mini: Rollout, coef: Tensor) -> dict[str, float]:
     """Accumulate the gradient sum(coef * logps) in micro-batches; return what was computed, over all processes.
 
-    Completions whose coefficients are all 0 (groups without signal, clipped ones) are left out: their gradient is 0.
+    Completions without coefficients (groups without signal on a batch's first update, clipped ones) are left out: their
+    gradient is 0. What is rounding beside the largest coefficient counts as 0.
 
     Args:
         coef: [completions here, tokens].
     """
-    config, accelerator = trainer.config, trainer.accelerator
-    keep = coef.ne(0).any(-1).nonzero().flatten().tolist()
+    config, accelerator, policy = trainer.config, trainer.accelerator, trainer.policy
+    largest = accelerator.gather(coef.abs().max()[None]).max()
+    keep = (coef.abs().amax(-1) > 8 * torch.finfo(coef.dtype).eps * largest).nonzero().flatten().tolist()
     options = {"device": accelerator.device, "pair_cost": trainer.pair_cost}
     micro = micro_batches(mini.prompts, mini.completions, config.micro_batch_tokens, keep=keep, **options)
+    work = [(rows, coef) for rows in micro]
     # Every process makes equally many passes, since sharded weights are gathered in each, and at least one, so that no
     # gradient is missing: where the work has run out, the first completion with weight 0.
-    passes = max(1, int(accelerator.gather(torch.tensor([len(micro)], device=accelerator.device)).max()))
-    for i in range(passes):
-        idle = i >= len(micro)
-        part = PackedRows([[0]], mini.prompts, mini.completions, device=accelerator.device) if idle else micro[i]
-        weights = part.spread(torch.zeros_like(coef) if idle else coef)
+    passes = max(1, int(accelerator.gather(torch.tensor([len(work)], device=accelerator.device)).max()))
+    idle = PackedRows([[0]], mini.prompts, mini.completions, device=accelerator.device)
+    work += [(idle, torch.zeros_like(coef))] * (passes - len(work))
+    for number, (rows, weights) in enumerate(work, start=1):
         # Gradients cross processes once, at the end.
-        last = i == passes - 1
-        alone = may_step_alone(accelerator) and not last
+        alone = may_step_alone(accelerator) and number < passes
         # The wrapping of FSDP2 has no autocast of its own.
-        with accelerator.no_sync(trainer.policy) if alone else contextlib.nullcontext(), accelerator.autocast():
-            logps = trainer.policy(*part.inputs, temperature=config.temperature)
-            backward(accelerator, (weights * logps).sum(), last=last)
+        with accelerator.no_sync(policy) if alone else contextlib.nullcontext(), accelerator.autocast():
+            logps = policy(*rows.inputs, temperature=config.temperature)
+            backward(accelerator, (rows.spread(weights) * logps).sum(), last=number == passes)
     padding, cells = sum(m.num_padding for m in micro), sum(m.input_ids.numel() for m in micro)
     sums = torch.tensor([len(keep), len(mini.prompts), padding, cells], device=accelerator.device)
-    kept, rows, padding, cells = accelerator.reduce(sums, reduction="sum").tolist()
-    return {"rows_with_gradient": kept / rows, "padding_fraction": padding / max(cells, 1)}
+    kept, total, padding, cells = accelerator.reduce(sums, reduction="sum").tolist()
+    return {"rows_with_gradient": kept / total, "padding_fraction": padding / max(cells, 1)}
 
 
 def score_now(trainer: Trainer, prompts: Ids, completions: Ids, *, width: int) -> tuple[Tensor, Tensor]:
@@ -420,8 +431,12 @@ def gather_groups(mini: Rollout, logps: Tensor, accelerator: Accelerator, config
     )
 
 
-def step_totals(mini: Rollout, entropies: Tensor, config: TrainConfig, accelerator: Accelerator) -> dict[str, float]:
-    """Means over the completions of all processes: sums first, then one division."""
+def step_totals(mini: Rollout, entropies: Tensor, trainer: Trainer) -> dict[str, float]:
+    """Means over the completions of all processes: sums first, then one division.
+
+    The mismatch of an engine that is not exact is left out where nothing was scored again: it was not measured.
+    """
+    config, accelerator = trainer.config, trainer.accelerator
     lengths = torch.tensor([len(ids) for ids in mini.completions])
     mismatch = (mini.old_logps - mini.engine_logps).abs().double()
     importance = mini.importance(config.importance_cap).double() * mini.mask()
@@ -437,15 +452,16 @@ def step_totals(mini: Rollout, entropies: Tensor, config: TrainConfig, accelerat
     )
     reduced = accelerator.reduce(sums.to(accelerator.device), reduction="sum").tolist()
     rows, tokens, truncated, entropy, difference, weight = reduced
-    return {
+    largest = accelerator.gather(mismatch.max().to(accelerator.device)[None]).max().item()
+    means = {
         "token_entropy": entropy / tokens,
         "completion_length": tokens / rows,
         "truncated_fraction": truncated / rows,
         "tokens": tokens,
-        "mismatch_mean": difference / tokens,
-        "mismatch_max": accelerator.gather(mismatch.max().to(accelerator.device)[None]).max().item(),
-        "importance_mean": weight / tokens,
     }
+    if largest == 0 and not trainer.engine.exact:
+        return means
+    return means | {"mismatch_mean": difference / tokens, "mismatch_max": largest, "importance_mean": weight / tokens}
 
 
 def local_prompts(accelerator: Accelerator, config: TrainConfig) -> list[int]:
@@ -469,7 +485,7 @@ def is_due(step: int, every: int) -> bool:
 
 
 def check_batch(config: TrainConfig, accelerator: Accelerator, num_problems: int) -> None:
-    """Raise unless every process gets whole groups, equally many, and no batch holds a problem twice."""
+    """Raise unless every process gets whole groups, equally many, and no batch needs a second pass over the data."""
     if config.mini_batch_prompts % accelerator.num_processes:
         raise UserError(
             f"mini_batch_prompts is {config.mini_batch_prompts} on {accelerator.num_processes} processes; expected a "

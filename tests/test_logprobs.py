@@ -6,11 +6,12 @@ from itertools import product
 import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from transformers import GraniteConfig, GraniteForCausalLM, MistralConfig, MistralForCausalLM
 
 from full import lm_head
 from full.lm_head import head_logps
-from full.logprobs import PackedRows, Policy, micro_batches, predecessors, score, token_logps, tree_mask
-from full.packing import attention_pair_cost, pack
+from full.logprobs import Policy, predecessors, score, scoring_error, token_logps, tree_mask
+from full.packing import PackedRows, attention_pair_cost, micro_batches, pack
 from full.rollouts import Rollout
 from tests.helpers import small_model
 
@@ -259,3 +260,50 @@ def test_half_precision_is_promoted_after_the_product():
     rounded.sum().backward()
     assert rounded.dtype == entropies.dtype == model.model.embed_tokens.weight.grad.dtype == torch.float32
     assert 0 < (rounded - exact).abs().max() < 0.2
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_model_that_scales_its_logits_is_found_out(shared):
+    assert scoring_error(small_model(), [5, 6, 7, 8, 9], shared=shared) < 1e-5
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 40, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "pad_token_id": 0}
+    scaled = GraniteForCausalLM(GraniteConfig(**sizes, **heads, logits_scaling=8.0))
+    with torch.no_grad():
+        scaled.model.embed_tokens.weight.mul_(20.0)
+    assert scoring_error(scaled, [5, 6, 7, 8, 9], shared=shared) > 0.01
+    as_others = GraniteForCausalLM(GraniteConfig(**sizes, **heads, logits_scaling=1.0))
+    assert scoring_error(as_others, [5, 6, 7, 8, 9], shared=shared) < 1e-5
+
+
+def test_models_with_windows_do_not_share_rows():
+    # Their window would be replaced by the tree mask; some say so by layer_types, some by sliding_window alone.
+    sizes = {"vocab_size": 40, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "pad_token_id": 0}
+    window = MistralForCausalLM(MistralConfig(**sizes, **heads, sliding_window=8))
+    assert attention_pair_cost(window) == math.inf
+    assert attention_pair_cost(MistralForCausalLM(MistralConfig(**sizes, **heads, sliding_window=None))) < 1
+
+
+def test_nothing_to_score_is_no_error():
+    model = small_model()
+    rows = PackedRows([[0]], [[5, 6]], [[]], device=CPU)
+    logps = token_logps(model, *rows.inputs)
+    (rows.spread(torch.zeros(1, 3, dtype=torch.float64)) * logps).sum().backward()
+    assert logps.tolist() == [[0.0, 0.0]]
+
+
+def test_the_heads_gradient_is_summed_in_float32(monkeypatch):
+    # FSDP2 computes in bfloat16 with a bfloat16 weight: rounding once a chunk would add up.
+    torch.manual_seed(0)
+    head = torch.nn.Linear(8, 30, bias=False)
+    hidden, targets = torch.randn(512, 8), torch.randint(30, (512,))
+    (exact,) = torch.autograd.grad(head_logps(head, hidden, targets)[0].sum(), head.weight)
+    half = torch.nn.Linear(8, 30, bias=False, dtype=torch.bfloat16)
+    half.weight.data.copy_(head.weight.data)
+    errors = {}
+    for elements in (30, 10**6):  # a token a chunk, one chunk
+        monkeypatch.setattr(lm_head, "CHUNK_ELEMENTS", elements)
+        (got,) = torch.autograd.grad(head_logps(half, hidden.bfloat16(), targets)[0].sum(), half.weight)
+        errors[elements] = ((got.float() - exact).norm() / exact.norm()).item()
+    assert errors[30] < 2 * errors[10**6]

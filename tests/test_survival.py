@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate import Accelerator
 from safetensors.torch import load_file
 
 from full import train
-from full.checkpoints import checkpoints
+from full.checkpoints import Progress, checkpoints, load_checkpoint, save_checkpoint
 from full.config import UserError
 from tests.helpers import metrics_without_times, save_small_model, small_run
 
@@ -235,6 +236,18 @@ def test_resuming_a_finished_run_repeats_its_end(model, reference, tmp_path):
     start(small_run(model, run, steps=10)).join()
     finish(run)
     same(run, reference)
+
+
+def test_a_damaged_checkpoint_pushes_no_good_one_out(tmp_path):
+    accelerator, folder = Accelerator(cpu=True), tmp_path / "checkpoints"
+    for step in (20, 40):
+        save_checkpoint(folder, accelerator, Progress(step=step), keep=2)
+    (folder / "step-40" / "manifest.json").unlink()
+    progress, messages = load_checkpoint(folder, accelerator)
+    assert progress.step == 20
+    assert "step-40 is damaged" in messages[0]
+    save_checkpoint(folder, accelerator, Progress(step=25), keep=1)
+    assert [path.name for path in checkpoints(folder)] == ["step-25"]
 
 
 def test_only_the_newest_checkpoints_are_kept(reference):
