@@ -109,7 +109,7 @@ METRICS = {
     ),
     "rows_with_gradient": Entry(
         "Fraction of completions that have a gradient; the others are left out of the backward pass.", "", 0, 1,
-        "About groups_with_signal; less where a whole completion is clipped.",
+        "About groups_with_signal on a batch's first update; later apo and adpo pull every completion to the anchor.",
     ),
     "padding_fraction": Entry(
         "Fraction of the token places of the update's forward passes that hold padding.", "", 0, 1,

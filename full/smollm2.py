@@ -28,12 +28,12 @@ DIFFERENCES = (
 NUMBERS = {1: (1, 10), 2: (1, 20), 3: (10, 99)}  # smallest and largest, by level
 ROWS = 3000  # of each level
 
-# Two problems with their answers, shown before each one: what a box is, the model knows from the start.
+# Two worked problems, shown before each one, so that the form of an answer need not be found by chance.
 WORD_SUM_EXAMPLES = (
     {"role": "user", "content": "Leo has 5 shells and buys 2 more. How many shells does Leo have now?"},
-    {"role": "assistant", "content": "\\boxed{7}"},
+    {"role": "assistant", "content": "5 + 2 = 7\n\\boxed{7}"},
     {"role": "user", "content": "Leo has 9 shells and gives away 6. How many shells are left?"},
-    {"role": "assistant", "content": "\\boxed{3}"},
+    {"role": "assistant", "content": "9 - 6 = 3\n\\boxed{3}"},
 )
 
 
@@ -43,17 +43,23 @@ def word_sum_rows() -> list[dict[str, str]]:
     Level 1 has numbers up to 10, level 2 up to 20, level 3 of two digits.
     """
     rng = random.Random(0)
-    rows = {}
+    rows: dict[str, dict[str, str]] = {}
     for level, (low, high) in NUMBERS.items():
         while len(rows) < ROWS * level:
             a, b = rng.randint(low, high), rng.randint(low, high)
-            template, answer = rng.choice(SUMS), a + b
             if rng.random() < 0.5:
+                template, sign, answer = rng.choice(SUMS), "+", a + b
+            else:
                 a, b = max(a, b), min(a, b)
-                template, answer = rng.choice(DIFFERENCES), a - b
+                template, sign, answer = rng.choice(DIFFERENCES), "-", a - b
             problem = template.format(name=rng.choice(NAMES), things=rng.choice(THINGS), a=a, b=b)
-            row = {"level": f"Level {level}", "type": "Word sums", "solution": f"\\boxed{{{answer}}}"}
-            rows.setdefault(problem, {"problem": problem, **row})
+            row = {
+                "problem": problem,
+                "level": f"Level {level}",
+                "type": "Word sums",
+                "solution": f"{a} {sign} {b} = {answer}\n\\boxed{{{answer}}}",
+            }
+            rows.setdefault(problem, row)
     return list(rows.values())
 
 

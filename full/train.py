@@ -141,6 +141,12 @@ def main(argv: list[str] | None = None) -> None:
                 trainer.close()
                 raise Stopped(run, progress.step, stop.signal)
 
+    finish(trainer, progress, monitor, started)
+
+
+def finish(trainer: Trainer, progress: Progress, monitor: FailureMonitor, started: float) -> None:
+    """After the last step: evaluate, write the model, and show what happened."""
+    config, accelerator, run = trainer.config, trainer.accelerator, trainer.run
     eval_after = trainer.evaluate()
     state = whole_state(accelerator, trainer.policy)
     with whole_weights(trainer.policy):
@@ -152,7 +158,7 @@ def main(argv: list[str] | None = None) -> None:
         run.write_summary(summary)
         report.draw_curves(run)
         write_report(run.path)
-        say.conclusion(run, summary, monitor.findings, config)
+        trainer.say.conclusion(run, summary, monitor.findings, config)
     trainer.close()
 
 

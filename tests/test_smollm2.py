@@ -24,8 +24,9 @@ def test_every_answer_is_right():
     # Read from the text alone: which words mean a difference, and the two numbers.
     for row in ROWS:
         a, b = map(int, re.findall(r"\d+", row["problem"]))
-        takes_away = re.search(r"gives away|took|wants", row["problem"])
-        assert last_boxed(row["solution"]) == str(a - b if takes_away else a + b), row
+        less = re.search(r"gives away|took|wants", row["problem"])
+        answer = a - b if less else a + b
+        assert row["solution"] == f"{a} {'-' if less else '+'} {b} = {answer}\n\\boxed{{{answer}}}"
         assert not re.search("[{}]", row["problem"])
 
 
@@ -53,8 +54,8 @@ def test_problems_are_distinct_always_the_same_and_some_are_held_out():
 def test_the_examples_are_right_and_no_problem_is_one_of_them():
     turns = smollm2.WORD_SUM_EXAMPLES
     assert [turn["role"] for turn in turns] == ["user", "assistant"] * (len(turns) // 2)
-    # 5 + 2 and 9 - 6, by hand.
-    assert [last_boxed(turn["content"]) for turn in turns[1::2]] == ["7", "3"]
+    # Leo has 5 and buys 2; has 9 and gives away 6.
+    assert [turn["content"] for turn in turns[1::2]] == ["5 + 2 = 7\n\\boxed{7}", "9 - 6 = 3\n\\boxed{3}"]
     assert not {turn["content"] for turn in turns} & {row["problem"] for row in ROWS}
 
 
