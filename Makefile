@@ -1,7 +1,7 @@
 # make demo   set up, then watch a small language model learn with APO (about five minutes in all, no GPU, no network)
 # make test   set up, then lint, types and tests
-# make demo-smollm2   the same with a real language model, SmolLM2-135M, and adapters; takes longer
-# make lab    set up, then JupyterLab with the lessons
+# make demo-smollm2   the same with a real language model, SmolLM2-135M, and adapters: six to twenty minutes, 100 MB
+# make lab    set up, then JupyterLab with the lessons (in a container, as root: LAB_ARGS=--allow-root)
 # make bench  set up, then the benchmarks
 # make slow   the checks that take too long for every change (random kills, three seeds, browser figures)
 # make page   one self-contained page with a working alpha slider: out/apo.html
@@ -52,7 +52,7 @@ slow: setup
 	$(BIN)/python -m pytest -q -m slow
 
 lab: setup
-	$(BIN)/jupyter lab notebooks
+	$(BIN)/jupyter lab notebooks $(LAB_ARGS)
 
 bench: setup
 	for file in tests/benchmarks/bench_*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done

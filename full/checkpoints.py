@@ -27,6 +27,7 @@ class Progress:
 
     step: optimiser steps done.  batch: index of the batch of samples in use.  update: updates made from it.
     rollout: this process's share of it while it is in use.  eval_before: the evaluation before the first step.
+    seconds: spent until here, over all sittings; what a kill took back is not counted.
     """
 
     step: int = 0
@@ -34,6 +35,7 @@ class Progress:
     update: int = 0
     rollout: Rollout | None = None
     eval_before: dict[str, Any] | None = None
+    seconds: float = 0.0
 
     def advance(self, updates_per_batch: int) -> None:
         """Count an optimiser step; after a batch's last update its samples are let go."""

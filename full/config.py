@@ -113,7 +113,7 @@ class TrainConfig:
     alpha_min: float = option(0.35, "Lower end of alpha, and where linear ends. Paper: 0.35.")
     rho: float = option(0.9, "Decay of the reward's moving average, [0, 1). Paper names it; the value is ours.")
     gain_scale: float = option(0.1, "Reward gain at which the improvement gate is 3/4 open. Ours.")
-    noise_guard: float = option(0.0, "Standard errors a gain must exceed to count; 0 is the paper's gate, we advise 2.")
+    noise_guard: float = option(0.0, "Standard errors a gain must exceed to count. Paper: 0; 1 to 2 keep noise out.")
     confidence_from: Literal["candidates", "tokens", "anchored", "target"] = option(
         "candidates", "Whose entropy is the schedule's confidence; see apo_edu.group_signals. Paper: the candidate set."
     )
@@ -304,6 +304,7 @@ def parse_config(argv: list[str] | None = None) -> tuple[TrainConfig, str | None
     parser = Parser(
         TrainConfig,
         prog="accelerate launch full/train.py",
+        usage="accelerate launch full/train.py [--config FILE] [--OPTION VALUE ...] [--doctor]",
         description="Train a language model with APO or a peer on verifiable problems. Without arguments: Qwen3-1.7B on "
         "MATH level 3. Without a GPU or a network: --config full/configs/tiny.yaml.",
         allow_abbrev=False,

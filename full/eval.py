@@ -10,6 +10,7 @@ run's last evaluation.
 
 import os
 
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in train.py
 if __name__ == "__main__" and os.environ.get("RANK", "0") == "0":
     print("loading the libraries (some seconds)", flush=True)  # before the imports, which can be slow on a cold disk
 
@@ -155,7 +156,11 @@ def resolve(args: argparse.Namespace) -> tuple[TrainConfig, Path | None]:
             )
         model = str(run / "model")
     elif args.data is None:
-        raise UserError(f"{args.model} is no run, so --data is needed; expected e.g. --data math or problems.jsonl.")
+        what = "holds no run" if Path(args.model).exists() else "is no folder here"
+        raise UserError(
+            f"{args.model} {what}; expected the folder of a run, or a model's folder or hub id together with --data, e.g. "
+            "--data math or --data problems.jsonl."
+        )
     level = args.level or (None if run else "all")
     given = {"model": model, "data": args.data, "level": level, "temperature": args.temperature, "seed": args.seed}
     given["max_completion_tokens"] = args.max_completion_tokens

@@ -229,7 +229,7 @@ PANELS = (
     Panel(report.draw_accuracy, ("pass@1", "greedy"),
           "What counts: problems that training never saw; where only sampled pass@1 rises, towards greedy, the policy has "
           "sharpened."),
-    Panel(report.draw_alpha, ("alpha", "confidence", "improvement"), "{schedule_note}; the colour is the order{unused}."),
+    Panel(report.draw_alpha, ("alpha", "confidence", "improvement"), "{schedule_note}; the colour is the order."),
     Panel(report.draw_entropy, ("token_entropy",),
           "How open the choice of each token is: from {first} to {last} nats; a fall is healthy while the reward rises."),
     Panel(report.draw_gradient, ("grad_norm",),
@@ -271,6 +271,8 @@ def curves(record: Record) -> list[dict[str, Any]]:
     made = []
     for index, panel in enumerate(PANELS):
         series = {key: found for key in panel.keys if (found := values(record, key))}
+        if panel.draw is report.draw_alpha and record.options["objective"] != "apo":  # logged, and not used
+            continue
         exact = panel.draw is report.draw_mismatch and not any(series.get("mismatch_max", []))
         if panel.keys[0] not in series or exact:  # an engine without mismatch is no picture
             continue
@@ -324,7 +326,6 @@ def caption(panel: Panel, record: Record, first: float, last: float) -> str:
         "last": number(last),
         "noise": number(fmean(values(record, "reward_se") or [0.0])),
         "schedule_note": note.format(last=number(last), low_high=f"{number(options['alpha_max'])} to {number(last)}"),
-        "unused": "" if options["objective"] == "apo" else f", which {options['objective']} does not use",
         "other_weights": "" if options["objective"] == "apo" else f"; {options['objective']} has other weights",
         "clipped": sum(norm > options["max_grad_norm"] for norm in norms),
         "logged": len(norms),

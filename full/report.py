@@ -3,6 +3,7 @@
 import logging
 import resource
 import sys
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -25,6 +26,7 @@ def quiet_libraries() -> None:
     datasets.disable_progress_bars()
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # of names that peft still uses
     logging.getLogger("accelerate").setLevel(logging.ERROR)
 
 
@@ -48,6 +50,7 @@ class Console:
         ]
         trained = "" if counts[0] == counts[1] else f" ({counts[1] / 1e6:.2f} M trained)"
         clip = "" if config.objective in ("apo", "adpo") else ", clipped"
+        schedule = f", schedule {config.schedule}" if config.objective == "apo" else ""
         batches = -(-config.steps // config.updates_per_batch)
         completions = config.prompts_per_batch * config.group_size
         self.line(
@@ -55,7 +58,7 @@ class Console:
             f"{accelerator.device.type}, {accelerator.mixed_precision.replace('no', config.weights)}; sampled by "
             f"{config.engine}",
             f"plan: {config.steps} optimiser steps; batches of {config.prompts_per_batch} prompts x {config.group_size} "
-            f"completions, {config.updates_per_batch} updates each; {config.objective}{clip}, schedule {config.schedule}, "
+            f"completions, {config.updates_per_batch} updates each; {config.objective}{clip}{schedule}, "
             f"run folder {config.run_dir}",
             f"that is: {batches} batches of {completions} completions ({completions // accelerator.num_processes} a "
             f"process), {batches * config.prompts_per_batch / num_problems:.2f} passes over {num_problems} problems, "
@@ -64,11 +67,11 @@ class Console:
         )
 
     @contextmanager
-    def progress(self, total: int, start: int) -> Iterator["Progress"]:
+    def progress(self, config: TrainConfig, start: int) -> Iterator["Progress"]:
         """The one progress line."""
         hidden = None if self.main else True  # None: only without a terminal
-        with tqdm(total=total, initial=start, disable=hidden, unit="step", dynamic_ncols=True) as bar:
-            yield Progress(bar, self.main)
+        with tqdm(total=config.steps, initial=start, disable=hidden, unit="step", dynamic_ncols=True) as bar:
+            yield Progress(bar, self.main, with_alpha=config.objective == "apo")
 
     def conclusion(
         self, run: RunFolder, summary: Mapping[str, Any], findings: Sequence[Finding], config: TrainConfig
@@ -83,7 +86,7 @@ class Console:
             table.add_row(label, *cells, f"{after[key] - before[key]:+.3f}")
         RichConsole().print(table)
         self.line(
-            "± is one standard error over problems; a gain in pass@1 above that in greedy is sharpening.",
+            "± is one standard error over problems; what pass@1 gains beyond greedy is sharpening.",
             f"{summary['steps']} steps in {summary['seconds']:.0f} s; curves: {run.path / 'curves.png'}, report with samples "
             f"and a glossary: {run.path / 'report.html'}",
             *[f"seen: {finding}" for finding in findings],
@@ -94,13 +97,14 @@ class Console:
 class Progress:
     """The progress line: step, reward, alpha, tokens per second, time left. Without a terminal, twenty lines in all."""
 
-    def __init__(self, bar: tqdm, main: bool) -> None:
-        self.bar, self.main = bar, main
+    def __init__(self, bar: tqdm, main: bool, *, with_alpha: bool) -> None:
+        self.bar, self.main, self.with_alpha = bar, main, with_alpha
 
     def step(self, metrics: Mapping[str, Any]) -> None:
         """Show one step's metrics."""
         speed = f"{metrics['tokens_per_second']:,.0f} tokens/s"
-        text = f"reward {metrics['reward_mean']:.3f}, alpha {metrics['alpha']:.2f}, {speed}"
+        alpha = f"alpha {metrics['alpha']:.2f}, " if self.with_alpha else ""
+        text = f"reward {metrics['reward_mean']:.3f}, {alpha}{speed}"
         if metrics["truncated_fraction"] > 0.2:
             text += f", {metrics['truncated_fraction']:.0%} truncated"
         self.bar.set_postfix_str(text, refresh=False)
@@ -232,7 +236,8 @@ def draw_alpha(ax: Any, rows: Rows, summary: Mapping[str, Any]) -> Any:
     dots.set_rasterized(len(rows) > 2000)  # a file of vectors would grow with every dot
     ax.plot(steps, column(rows, "confidence"), color=palette.SKY_BLUE, ls="--", lw=1.3, label="confidence $c_t$")
     ax.plot(steps, column(rows, "improvement"), color=palette.REWARD, ls=":", lw=1.6, label="improvement $p_t$")
-    ax.set(title=r"$\alpha$ and its two gates", ylabel="no unit", ylim=(-0.03, 1.03))
+    unused = "" if summary.get("objective", "apo") == "apo" else f" ({summary['objective']} does not use it)"
+    ax.set(title=r"$\alpha$ and its two gates" + unused, ylabel="no unit", ylim=(-0.03, 1.03))
     ax.legend(**BELOW)
     return ax
 

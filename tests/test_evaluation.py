@@ -320,7 +320,7 @@ def test_errors_are_one_line(run, tmp_path, monkeypatch):
     shutil.copy(run / "config.yaml", tmp_path / "unfinished")
     for arguments, message in (
         (["--model", str(tmp_path / "unfinished")], r"holds a run without model/; expected a finished one.*--resume"),
-        (["--model", str(run / "model")], "is no run, so --data is needed; expected e.g. --data math"),
+        (["--model", str(run / "model")], "holds no run; expected the folder of a run, or a model's folder or hub id"),
         (["--model", str(run), "--k", "0"], "--k is 0; expected at least 1"),
         (["--model", str(run), "--n", "0"], "--n is 0; expected at least 1"),
         (["--model", str(run), "--temperature", "0"], "temperature is 0.0; expected a finite number > 0"),

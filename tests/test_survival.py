@@ -234,8 +234,10 @@ def test_resume_with_another_number_of_processes_is_refused(model, tmp_path):
 def test_resuming_a_finished_run_repeats_its_end(model, reference, tmp_path):
     run = tmp_path / "run"
     start(small_run(model, run, steps=10)).join()
+    seconds = json.loads((run / "summary.json").read_text())["seconds"]
     finish(run)
     same(run, reference)
+    assert json.loads((run / "summary.json").read_text())["seconds"] == pytest.approx(seconds, abs=0.05)
 
 
 def test_a_damaged_checkpoint_pushes_no_good_one_out(tmp_path):

@@ -437,8 +437,9 @@ MATH = ROOT.parent / "shared" / "data" / "math_level3.jsonl"
 
 
 @pytest.mark.skipif(not MATH.exists(), reason="the MATH sample is not here")
-def test_real_problems_take_the_same_path(model, tmp_path):
+def test_real_problems_take_the_same_path(tmp_path):
     run = tmp_path / "run"
+    model = save_small_model(tmp_path / "model", max_position_embeddings=4096)
     options = {"data": MATH, "level": 3, "max_prompt_tokens": 4096, "reward": "accuracy", "steps": 2}
     train.main(small_run(model, run, prompts_per_batch=2, mini_batch_prompts=1, **options))
     samples = [json.loads(line) for line in (run / "completions.jsonl").read_text().splitlines()]
