@@ -31,7 +31,7 @@ from markupsafe import Markup
 from apo_edu import FailureMonitor, Finding, palette
 from full import glossary, report
 from full.config import TrainConfig, UserError
-from full.runs import RunFolder
+from full.runs import RunFolder, read_lines
 
 HERE = Path(__file__).parent
 MAX_CHARACTERS = 1_500_000  # of completions in the page; all of them are in completions.jsonl
@@ -83,32 +83,13 @@ def read_run(path: Path) -> Record:
     summary = path / "summary.json"
     return Record(
         path=path,
-        options={name: recorded.get(name, default) for name, default in defaults().items()},
+        options={name: recorded.get(name, default) for name, default in dataclasses.asdict(TrainConfig()).items()},
         recorded=recorded,
         provenance=provenance,
         rows=read_lines(path / "metrics.jsonl"),
         samples=read_lines(path / "completions.jsonl"),
         summary=json.loads(summary.read_text(encoding="utf-8")) if summary.exists() else {},
     )
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The objects of a .jsonl file; what follows a line cut off by a kill is left out."""
-    rows: list[dict[str, Any]] = []
-    for line in path.read_text(encoding="utf-8").split("\n") if path.exists() else []:
-        try:
-            row = json.loads(line)
-        except ValueError:
-            break
-        if isinstance(row, dict):
-            rows.append(row)
-    return rows
-
-
-def defaults() -> dict[str, Any]:
-    """Every option's default."""
-    fields = dataclasses.fields(TrainConfig)
-    return {f.name: f.default if f.default is not dataclasses.MISSING else f.default_factory() for f in fields}
 
 
 def render(record: Record) -> str:
@@ -400,7 +381,7 @@ def thin(rows: Sequence[Any], most: int) -> list[Any]:
 def option_rows(record: Record) -> list[dict[str, Any]]:
     """Every option with its value, its default, whether it was changed, and its help; unknown ones last."""
     helps = {field.name: field.metadata["help"] for field in dataclasses.fields(TrainConfig)}
-    known, rows = defaults(), []
+    known, rows = dataclasses.asdict(TrainConfig()), []
     for name, value in {**record.options, **record.recorded}.items():
         text = helps.get(name, "No option of this version.")
         if name not in record.recorded:

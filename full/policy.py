@@ -2,6 +2,7 @@
 
 import socket
 import urllib.parse
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,6 @@ from full.config import TrainConfig, UserError
 from full.logprobs import scoring_error
 from full.smollm2 import smollm2_folder
 from full.tiny import warm_start
-from full.vllm_engine import merged_weights
 
 
 def load_tokenizer(config: TrainConfig, accelerator: Accelerator) -> tuple[Any, str]:
@@ -167,6 +167,26 @@ def save_policy(
         model, state = plain, None
     model.save_pretrained(folder, state_dict=state)
     tokenizer.save_pretrained(folder)
+
+
+def merged_weights(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """Names and values of a model's weights as without adapters: those of peft's LoRA are added to what they adapt.
+
+    The model is left alone: merging and unmerging in place would round its weights a little more each time.
+    """
+    model = model.get_base_model() if hasattr(model, "get_base_model") else model
+    for name, parameter in model.named_parameters():
+        if ".lora_" in name:
+            continue
+        if ".base_layer." not in name:
+            yield name, parameter.detach()
+            continue
+        layer_name, _, kind = name.rpartition(".base_layer.")
+        layer = model.get_submodule(layer_name)
+        value = parameter.detach()
+        if kind == "weight":
+            value = sum((layer.get_delta_weight(adapter) for adapter in layer.active_adapters), start=value)
+        yield f"{layer_name}.{kind}", value
 
 
 def go_offline_if_unreachable() -> None:

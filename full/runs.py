@@ -6,6 +6,7 @@ import platform
 import shutil
 from collections.abc import Mapping
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -13,6 +14,19 @@ import yaml
 from full.config import TrainConfig, UserError
 
 LIBRARIES = ("torch", "transformers", "accelerate", "datasets", "math-verify")
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The objects of a .jsonl file, none if there is no file; what follows a line cut off by a kill is left out."""
+    rows: list[dict[str, Any]] = []
+    for line in path.read_text(encoding="utf-8").split("\n") if path.exists() else []:
+        try:
+            row = json.loads(line)
+        except ValueError:
+            break
+        if isinstance(row, dict):
+            rows.append(row)
+    return rows
 
 
 class RunFolder:
@@ -58,15 +72,8 @@ class RunFolder:
                 self._replace(name, "".join(json.dumps(row) + "\n" for row in kept))
 
     def read(self, name: str) -> list[dict[str, Any]]:
-        """The lines of a .jsonl file; a last line cut off by a kill is left out."""
-        rows = []
-        path = self.path / name
-        for line in path.read_text().splitlines() if path.exists() else []:
-            try:
-                rows.append(json.loads(line))
-            except ValueError:
-                break
-        return rows
+        """The lines of a .jsonl file of the run, see `read_lines`."""
+        return read_lines(self.path / name)
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         if self.main:

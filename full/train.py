@@ -332,13 +332,8 @@ def train_step(trainer: Trainer, progress: Progress) -> dict[str, Any]:
 
     seconds = progress.rollout.seconds / config.updates_per_batch, time.perf_counter() - started
     known = {"step": progress.step + 1, "batch": progress.batch, "alpha": alpha, "loss": loss.item(), "lr": lr}
-    return (
-        known
-        | totals
-        | pushed
-        | {"grad_norm": grad_norm}
-        | step_metrics(trainer, batch, signals, stats, alpha, seconds)
-    )
+    seen = step_metrics(trainer, batch, signals, stats, alpha, seconds)
+    return known | totals | pushed | {"grad_norm": grad_norm} | seen
 
 
 def step_metrics(
@@ -449,16 +444,8 @@ def step_totals(mini: Rollout, entropies: Tensor, trainer: Trainer) -> dict[str,
     lengths = torch.tensor([len(ids) for ids in mini.completions])
     mismatch = (mini.old_logps - mini.engine_logps).abs().double()
     importance = mini.importance(config.importance_cap).double() * mini.mask()
-    sums = torch.stack(
-        [
-            torch.tensor(len(lengths)).double(),
-            lengths.sum().double(),
-            mini.truncated.sum().double(),
-            entropies.double().sum(),
-            mismatch.sum(),
-            importance.sum(),
-        ]
-    )
+    parts = (lengths, mini.truncated, entropies.double(), mismatch, importance)
+    sums = torch.stack([torch.tensor(len(lengths)).double(), *(part.sum().double() for part in parts)])
     reduced = accelerator.reduce(sums.to(accelerator.device), reduction="sum").tolist()
     rows, tokens, truncated, entropy, difference, weight = reduced
     largest = accelerator.gather(mismatch.max().to(accelerator.device)[None]).max().item()

@@ -9,15 +9,16 @@ torch and transformers, so it wants an environment of its own.
 
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 from transformers import AutoConfig
 
 from full.config import UserError
+from full.policy import merged_weights
 from full.rollouts import Samples
 
 
@@ -185,26 +186,6 @@ class VllmSampler:
 
 
 @torch.no_grad()
-def merged_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Names and values of a model's weights as without adapters: those of peft's LoRA are added to what they adapt.
-
-    The model is left alone: merging and unmerging in place would round its weights a little more each time.
-    """
-    model = model.get_base_model() if hasattr(model, "get_base_model") else model
-    for name, parameter in model.named_parameters():
-        if ".lora_" in name:
-            continue
-        if ".base_layer." not in name:
-            yield name, parameter.detach()
-            continue
-        layer_name, _, kind = name.rpartition(".base_layer.")
-        layer = model.get_submodule(layer_name)
-        value = parameter.detach()
-        if kind == "weight":
-            value = sum((layer.get_delta_weight(adapter) for adapter in layer.active_adapters), start=value)
-        yield f"{layer_name}.{kind}", value
-
-
 def _renew_tied_heads(model: nn.Module) -> None:
     """On a CPU vLLM multiplies by packed copies of its weights; a reload leaves out that of a head tied to the embedding."""
     from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead

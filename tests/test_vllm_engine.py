@@ -12,9 +12,10 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from full.config import UserError
+from full.policy import merged_weights
 from full.rollouts import end_ids
 from full.tiny import make_tokenizer
-from full.vllm_engine import VllmSampler, merged_weights, require_vllm, sampling_seed
+from full.vllm_engine import VllmSampler, require_vllm, sampling_seed
 from tests.helpers import save_small_model, small_model
 
 PROMPTS = [[5, 6, 7], [8, 9], [10, 11, 12, 13, 14], [15, 16]]
