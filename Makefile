@@ -43,7 +43,7 @@ demo-smollm2: setup
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check apo_edu toys full tests
-	$(BIN)/mypy apo_edu
+	$(BIN)/mypy
 
 test: lint
 	$(BIN)/python -m pytest -q -m "not slow"
@@ -58,7 +58,7 @@ bench: setup
 	for file in tests/benchmarks/bench_*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
 
 page: setup
-	$(BIN)/python -m toys.page out/apo.html
+	$(BIN)/python -m toys.strips out/apo.html
 
 # Run every lesson from top to bottom and write it back, clean of widget state.
 notebooks: setup

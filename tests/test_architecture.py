@@ -25,13 +25,87 @@ def imported(path: Path) -> set[str]:
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_imports_run_one_way(path):
     names = imported(path)
-    if path.parent.name == "apo_edu":
+    package = path.relative_to(ROOT).parts[0]
+    if package == "apo_edu":
         assert names <= {"torch", "apo_edu"} | set(sys.stdlib_module_names)
-    elif path.parent.name == "toys":
+    elif package == "toys":
         assert "full" not in names
     else:
         assert "toys" not in names
     assert not names & {"tests", "notebooks"}
+
+
+def import_graph(package: str) -> dict[str, set[str]]:
+    """Module -> the modules of the same package that it imports, inside functions too: there a cycle only hides.
+
+    `from . import name` is the module `name` where there is one, and otherwise the package's own `__init__`.
+    """
+    paths = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in (ROOT / package).rglob("*.py")}
+    modules = {name.removesuffix(".__init__"): path for name, path in paths.items()}
+    return {name: _imports(name, path, modules) for name, path in modules.items()}
+
+
+def _imports(name: str, path: Path, modules: dict[str, Path]) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            package = name.split(".") if path.stem == "__init__" else name.split(".")[:-1]
+            base = package[: len(package) - node.level + 1] if node.level else []
+            base += node.module.split(".") if node.module else []
+            for alias in node.names:
+                member = ".".join([*base, alias.name])
+                found.add(member if member in modules else ".".join(base))
+    return found & modules.keys() - {name}
+
+
+def cycle(graph: dict[str, set[str]]) -> list[str]:
+    """One cycle of the graph as a path that ends where it began, or []."""
+    done: set[str] = set()
+
+    def visit(node: str, path: list[str]) -> list[str]:
+        if node in path:
+            return [*path[path.index(node) :], node]
+        if node in done:
+            return []
+        for following in sorted(graph[node]):
+            if found := visit(following, [*path, node]):
+                return found
+        done.add(node)
+        return []
+
+    return next((found for node in sorted(graph) if (found := visit(node, []))), [])
+
+
+def by_folder(graph: dict[str, set[str]], package: str) -> dict[str, set[str]]:
+    """The same graph between the folders of the package; a file beside them is a folder of its own."""
+
+    def folder(module: str) -> str:
+        return ".".join(module.split(".")[:2])
+
+    folders: dict[str, set[str]] = {folder(module): set() for module in graph}
+    for module, imports in graph.items():
+        folders[folder(module)] |= {folder(other) for other in imports if folder(other) != package} - {folder(module)}
+    folders.pop(package, None)
+    return folders
+
+
+@pytest.mark.parametrize("package", ["apo_edu", "toys"])
+def test_no_import_cycle_between_files_or_folders(package):
+    graph = import_graph(package)
+    assert sum(map(len, graph.values())) > 5  # the graph was found
+    assert cycle(graph) == []
+    assert cycle(by_folder(graph, package)) == []
+
+
+def test_a_cycle_is_found():
+    assert cycle({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c", "b"]
+    assert cycle({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
+    # No cycle between files, and one between folders.
+    graph = {"x.p.one": {"x.q.one"}, "x.q.one": set(), "x.q.two": {"x.p.two"}, "x.p.two": set(), "x": {"x.p.one"}}
+    assert cycle(graph) == []
+    assert cycle(by_folder(graph, "x")) == ["x.p", "x.q", "x.p"]
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "apo_edu").glob("*.py")), ids=lambda path: path.name)

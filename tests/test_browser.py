@@ -16,7 +16,7 @@ pytestmark = [
     pytest.mark.skipif(browser.missing() is not None, reason=str(browser.missing())),
 ]
 
-STRIP = "from toys.page import weight_strip\nstrip = weight_strip()\nstrip"
+STRIP = "from toys.strips import weight_strip\nstrip = weight_strip()\nstrip"
 LIVE = """
 from toys.widgets import LiveCanvas, Predict
 def setup(figure):
@@ -110,11 +110,11 @@ def test_film_strip_in_jupyterlab(tmp_path):
 
 
 def test_page_from_a_file_without_network(tmp_path):
-    from toys import page as toys_page
+    from toys import strips as ready
 
-    strips = {"Weights": toys_page.weight_strip, "Divergences": toys_page.divergence_strip}
+    strips = {"Weights": ready.weight_strip, "Divergences": ready.divergence_strip}
     out = tmp_path / "page.html"
-    out.write_text(toys_page.page(strips), encoding="utf-8")
+    out.write_text(ready.page(strips), encoding="utf-8")
     with browser.browser() as page:
         page.context.set_offline(True)
         page.goto(out.as_uri())

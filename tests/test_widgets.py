@@ -5,6 +5,7 @@ import io
 import json
 import re
 
+import ipywidgets
 import nbformat
 import numpy as np
 import pytest
@@ -19,8 +20,9 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from apo_edu import box_cox
-from toys import page, widgets
-from toys.widgets import FilmStrip, Knob, LiveCanvas, Predict, SelfTest
+from toys import strips
+from toys.plotting import style
+from toys.widgets import FilmStrip, Knob, LiveCanvas, Predict, SelfTest, figure, film_strip
 
 LOG_W = np.linspace(-3.0, 2.0, 101)
 WORDS = {"caption": "The weight bends.", "alt": "One curve through the origin."}
@@ -71,7 +73,7 @@ def test_a_frame_is_what_a_full_draw_gives():
     # Blitting must not lose or displace anything: compared with drawing the whole figure afresh.
     film = strip(dpi=100)
     film.value = 0.75
-    with widgets.matplotlib.rc_context(widgets.palette.STYLE):
+    with style():
         whole = Figure(figsize=(4, 2), dpi=100)
         update(setup_result := setup(whole), 0.75)
         file = io.BytesIO()
@@ -113,17 +115,17 @@ def test_to_html_asks_for_nothing():
 
 
 def test_page_is_one_file(tmp_path, monkeypatch):
-    monkeypatch.setattr(page, "STRIPS", {"A < B": strip, "Second": strip})
+    monkeypatch.setattr(strips, "STRIPS", {"A < B": strip, "Second": strip})
     out = tmp_path / "new" / "page.html"
     monkeypatch.setattr("sys.argv", ["page", str(out)])
-    page.main()
+    strips.main()
     text = out.read_text(encoding="utf-8")
     assert "<h2>A &lt; B</h2>" in text and text.count("data-film-strip>") == 2
     assert not re.search(r"https?:", text)
 
 
 def test_the_density_strip_tells_of_the_jump():
-    film = page.density_strip()
+    film = strips.density_strip()
     told = {}
     for alpha in (0.2, 0.3, 0.6):
         film.value = alpha
@@ -133,7 +135,7 @@ def test_the_density_strip_tells_of_the_jump():
 
 
 def test_a_strip_over_the_limit_says_how_to_shrink(monkeypatch):
-    monkeypatch.setattr(widgets, "MAX_STRIP_BYTES", 5_000)
+    monkeypatch.setattr(film_strip, "MAX_STRIP_BYTES", 5_000)
     with pytest.raises(ValueError, match=r"5 pictures of about .* expected at most .*Pass fewer values"):
         strip()
 
@@ -200,7 +202,7 @@ def test_live_canvas_redraws_limits_where_asked():
         ({"controls": {}}, "controls is empty"),
         ({"controls": {"alpha": (0, 1)}}, r"expected \(label, low, high, step, start\)"),
         ({"controls": {"alpha": ("alpha", 1.0, 0.0, 0.1, 0.5)}}, "low < high"),
-        ({"controls": {"alpha": widgets.ipywidgets.FloatSlider()}}, "without a value or a description"),
+        ({"controls": {"alpha": ipywidgets.FloatSlider()}}, "without a value or a description"),
         ({"full_draw": ["beta"]}, "'beta' is no control"),
         ({"still": [{"beta": 1}]}, "'beta' is no control"),
     ],
@@ -275,7 +277,7 @@ def test_self_test_hides_its_answers():
 def test_figure_prints_caption_and_words_and_nbconvert_finds_the_alt_text():
     InteractiveShell.instance()
     with capture_output() as captured:
-        widgets.figure(reveal("one"), "A caption.", "A title saying one.")
+        figure(reveal("one"), "A caption.", "A title saying one.")
     picture, words = captured.outputs
     assert picture.metadata["image/png"]["alt"] == "A title saying one."
     assert "*A caption.*" in words.data["text/markdown"] and "saying" in words.data["text/markdown"]
@@ -285,4 +287,4 @@ def test_figure_prints_caption_and_words_and_nbconvert_finds_the_alt_text():
     exported, _ = exporter.from_notebook_node(nbformat.v4.new_notebook(cells=[cell]))
     assert 'alt="A title saying one."' in exported
     with pytest.raises(ValueError, match="expected a matplotlib Figure"):
-        widgets.figure("picture.png", "A caption.", "Words.")
+        figure("picture.png", "A caption.", "Words.")

@@ -4,6 +4,7 @@ import argparse
 import difflib
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from matplotlib.figure import Figure
 
 from apo_edu import GuardedAlpha
 
-from . import bandits, mixtures, plotting
+from . import bandits, estimators, flows, mixtures, plotting
 
 Result = tuple[Mapping[str, Any], Figure, str]  # arrays by name, the figure, its caption
 ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -70,7 +71,7 @@ def bandit(seeds: int) -> Result:
 
 def capacity(seeds: int) -> Result:
     """A tabular softmax ends at the target for every alpha; tied parameters do not."""
-    data = bandits.capacity(alphas=ALPHAS)
+    data = flows.capacity(alphas=ALPHAS)
     made, axes = plotting.figure(1, 2, sharey=True)
     arms = np.arange(data["target"].shape[1]) + 1
     for ax, name in zip(axes, ("tabular", "tied"), strict=True):
@@ -98,7 +99,7 @@ def guard(seeds: int) -> Result:
     naive, aware = (
         bandits.run(
             bandits.equal_arms(noise=0.5),
-            bandits.Loop(schedule=lambda margin=margin: GuardedAlpha(noise_guard=margin), lr=0.2, num_steps=200),
+            bandits.Loop(schedule=partial(GuardedAlpha, noise_guard=margin), lr=0.2, num_steps=200),
             seeds=seeds,
         )
         for margin in (0.0, 2.0)
@@ -120,7 +121,7 @@ def guard(seeds: int) -> Result:
 
 def weights(seeds: int) -> Result:
     """How much each objective listens to a prompt, against the prompt's success rate."""
-    data = bandits.prompt_weights()
+    data = estimators.prompt_weights()
     made, axes = plotting.figure(1, 2)
     plotting.prompt_weights(axes[0], {k: v for k, v in data.items() if not k.startswith("apo")}).set_title(
         "peers and ADPO"
@@ -138,7 +139,7 @@ def weights(seeds: int) -> Result:
 def gradients(seeds: int) -> Result:
     """The noise of sampled gradients against alpha: the 1/alpha blow-up is the estimator's, not the divergence's."""
     log_q, log_p = torch.tensor([0.5, 0.3, 0.1, 0.1]).log(), torch.tensor([0.1, 0.2, 0.3, 0.4]).log()
-    study = bandits.estimator_study(log_q, log_p, torch.logspace(-2, 0, 15))
+    study = estimators.estimator_study(log_q, log_p, torch.logspace(-2, 0, 15))
     made, axes = plotting.figure(1, 2)
     plotting.estimator_variance(axes[0], study)
     plotting.effective_samples(axes[1], study)
@@ -150,10 +151,10 @@ def simplex(seeds: int) -> Result:
     """Three arms: every alpha ends at the target, on another road."""
     log_q = torch.tensor([0.55, 0.35, 0.10], dtype=torch.float64).log()
     starts = torch.tensor([[0.05, 0.1, 0.85], [0.05, 0.85, 0.10], [0.9, 0.05, 0.05]], dtype=torch.float64).log()
-    paths = bandits.population_flow(log_q, starts, ALPHAS, num_steps=600)
+    paths = flows.population_flow(log_q, starts, ALPHAS, num_steps=600)
     made, axes = plotting.figure(1, 2, size=(10, 4.4))
     plotting.simplex(axes[0], log_q.exp(), {a: paths[:, i] for i, a in enumerate(ALPHAS)})
-    plotting.simplex(axes[1], log_q.exp(), field=bandits.simplex_field(log_q, 0.5)).set_title("flow at alpha = 0.5")
+    plotting.simplex(axes[1], log_q.exp(), field=flows.simplex_field(log_q, 0.5)).set_title("flow at alpha = 0.5")
     return (
         {"target": log_q.exp(), "paths": paths, "alphas": np.array(ALPHAS)},
         made,
@@ -192,7 +193,8 @@ def main(arguments: list[str] | None = None) -> int:
     with plotting.style():
         data, made, caption = TOYS[options.name](options.seeds)
     options.out.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(options.out / f"{options.name}.npz", **{k: np.asarray(v) for k, v in data.items()})
+    arrays: Any = {k: np.asarray(v) for k, v in data.items()}
+    np.savez_compressed(options.out / f"{options.name}.npz", **arrays)
     with plotting.style():
         made.savefig(options.out / f"{options.name}.png")
     print(f"{options.out / options.name}.png, .npz\n{caption}")

@@ -11,14 +11,11 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from apo_edu import palette
 
-ALPHA_MAP = LinearSegmentedColormap.from_list("alpha", palette.ALPHA_COLORS)
 CYCLE = (
     palette.BLUE,
     palette.VERMILION,
@@ -40,7 +37,8 @@ SERIES_LABELS = {
 @contextlib.contextmanager
 def style() -> Iterator[None]:
     """The project's one style: `with style(): figure = Figure(...)`."""
-    with matplotlib.rc_context(palette.STYLE):
+    settings: Any = palette.STYLE  # matplotlib's stub wants a literal name for every key
+    with matplotlib.rc_context(settings):
         yield
 
 
@@ -57,14 +55,6 @@ def figure(
 def alpha_line(alpha: float) -> dict[str, Any]:
     """Colour and dash of a line for this alpha: never told by colour alone."""
     return {"color": palette.alpha_color(alpha), "linestyle": DASHES[round(4 * min(max(alpha, 0.0), 1.0))]}
-
-
-def alpha_bar(ax: Axes) -> Any:
-    """A labelled colour bar of alpha beside the Axes."""
-    bar = ax.figure.colorbar(ScalarMappable(Normalize(0.0, 1.0), ALPHA_MAP), ax=ax, ticks=[0, 0.5, 1])
-    bar.ax.set_yticklabels(["0 seeks", "0.5", "1 covers"])
-    bar.set_label("order alpha")
-    return bar
 
 
 def median_band(ax: Axes, x: Any, runs: Any, label: str = "", **line: Any) -> Axes:
@@ -92,37 +82,20 @@ def density_fits(ax: Axes, x: Any, target: Any, fits: Sequence[tuple[float, Any,
     return ax
 
 
-def density_fits_2d(ax: Axes, x: Any, y: Any, target: Any, fits: Sequence[tuple[float, Any, Any, bool]]) -> Axes:
-    """2-D target [len(y), len(x)] as grey contours; fits [(alpha, mean [2], covariance [2, 2], is_global)] as 2-sd ellipses."""
-    ax.contourf(_array(x), _array(y), _array(target), levels=8, cmap="Greys", alpha=0.8)
-    turn = np.linspace(0, 2 * np.pi, 200)
-    labelled: set[float] = set()
-    for alpha, mean, covariance, is_global in fits:
-        root = np.linalg.cholesky(_array(covariance))
-        edge = _array(mean)[:, None] + 2.0 * root @ np.stack([np.cos(turn), np.sin(turn)])
-        label = None if alpha in labelled or not is_global else f"alpha = {alpha:g}"
-        labelled |= {alpha} if is_global else set()
-        ax.plot(*edge, linewidth=2.4 if is_global else 0.9, label=label, **alpha_line(alpha))
-    ax.set(xlabel="x", ylabel="y", aspect="equal")
-    ax.legend(title="2-sd ellipses", loc="upper right")
-    return ax
-
-
 def bifurcation(ax: Axes, fits: Any, quantity: str = "mean") -> Axes:
     """Mean or sd of every stationary fit of a 1-D target against alpha. Filled: minima (big: global); crosses: saddles."""
     values = _array(getattr(fits, quantity))[:, 0]
     alphas, stable, best = (_array(getattr(fits, name)) for name in ("alpha", "stable", "best"))
-    for mask, label, look in (
-        (~stable, "saddle", {"marker": "x", "s": 14, "linewidths": 0.9, "color": "#888888"}),
-        (stable & ~best, "local minimum", {"marker": "o", "s": 16, "facecolors": "white"}),
-        (best, "global minimum", {"marker": "o", "s": 30}),
-    ):
+    colors = np.array([palette.alpha_color(alpha) for alpha in alphas])
+    saddle, local = ~stable, stable & ~best
+    looks: list[tuple[np.ndarray, dict[str, Any]]] = [
+        (saddle, {"label": "saddle", "marker": "x", "s": 14, "linewidths": 0.9, "color": "#888888"}),
+        (local, {"label": "local minimum", "s": 16, "facecolors": "white", "edgecolors": colors[local]}),
+        (best, {"label": "global minimum", "s": 30, "facecolors": colors[best], "edgecolors": colors[best]}),
+    ]
+    for mask, look in looks:
         if mask.any():
-            colors = [palette.alpha_color(alpha) for alpha in alphas[mask]]
-            extra = {} if "color" in look else {"edgecolors": colors}
-            if label == "global minimum":
-                extra["facecolors"] = colors
-            ax.scatter(alphas[mask], values[mask], label=label, **look, **extra)
+            ax.scatter(alphas[mask], values[mask], **look)
     ax.set(
         xlabel="order alpha (0 seeks, 1 covers)",
         ylabel=f"{'mean' if quantity == 'mean' else 'sd'} of the fit (unit of x)",
@@ -156,26 +129,6 @@ def integrand(ax: Axes, x: Any, contributions: Mapping[float, Any]) -> Axes:
     return ax
 
 
-def weight_curve(ax: Axes, log_ratio: Any, weights: Mapping[float, Any], samples: Any = None) -> Axes:
-    """{alpha: (r^alpha - 1)/alpha} against log r; `samples` marks the log ratios of the current samples on the axis."""
-    for alpha, values in weights.items():
-        ax.plot(_array(log_ratio), _array(values), label=f"alpha = {alpha:g}", **alpha_line(alpha))
-    if samples is not None:
-        marks = _array(samples)
-        ax.plot(
-            marks,
-            np.full(marks.shape, 0.02),
-            "|",
-            color=palette.BLACK,
-            markersize=10,
-            transform=ax.get_xaxis_transform(),
-            label="samples",
-        )
-    ax.set(xlabel="log r = log q/p (nats)", ylabel="weight (r^alpha - 1) / alpha")
-    ax.legend()
-    return ax
-
-
 def landscape(ax: Axes, means: Any, log_sds: Any, loss: Any, paths: Sequence[tuple[float, Any]] = ()) -> Axes:
     """Contours of D_alpha [len(log_sds), len(means)] with descent paths [(alpha, points [steps, 2])] and their ends."""
     values = _array(loss)
@@ -200,7 +153,7 @@ def simplex(
     for name, place, shift in zip(
         ("arm 1", "arm 2", "arm 3"), corner, ((0, -0.06), (0, -0.06), (0, 0.03)), strict=True
     ):
-        ax.text(*(place + shift), name, ha="center", va="center")
+        ax.text(place[0] + shift[0], place[1] + shift[1], name, ha="center", va="center")
     if field is not None:
         points, arrows = (_array(part) @ corner for part in field)
         ax.quiver(*points.T, *arrows.T, color="#9a9a9a", angles="xy", width=0.004)
@@ -296,29 +249,6 @@ def effective_samples(ax: Axes, study: Any) -> Axes:
     ax.plot(_array(study.alphas), _array(study.ess), color=palette.BLUE)
     ax.axhline(study.num_samples, color="#999999", linestyle=":", label=f"all {study.num_samples} samples")
     ax.set(xlabel="order alpha", ylabel="effective sample size", ylim=(0, 1.08 * study.num_samples))
-    ax.legend()
-    return ax
-
-
-def target_bars(ax: Axes, rewards: Any, targets: Mapping[Any, Any]) -> Axes:
-    """{label: q [group]} as bars beside each other, one cluster per completion, with its reward below."""
-    width = 0.8 / len(targets)
-    places = np.arange(len(_array(rewards)))
-    for index, (name, q) in enumerate(targets.items()):
-        shift = (index - (len(targets) - 1) / 2) * width
-        label = f"beta_r = {name:g}" if isinstance(name, float) else str(name)
-        ax.bar(
-            places + shift,
-            _array(q),
-            width,
-            label=label,
-            color=CYCLE[index % len(CYCLE)],
-            hatch=("", "//", "..", "xx", "\\\\")[index % 5],
-            edgecolor="white",
-        )
-    ax.set_xticks(places, [f"{reward:g}" for reward in _array(rewards)])
-    ax.set(xlabel="reward of the completion", ylabel="target probability q", ylim=(0, 1))
-    ax.grid(axis="x", visible=False)
     ax.legend()
     return ax
 

@@ -23,7 +23,7 @@ from tests import browser
 KEYS, PAUSE = 40, 0.030
 
 STRIP = """
-from toys.page import weight_strip
+from toys.strips import weight_strip
 strip = weight_strip()
 strip.value = 0.0
 strip

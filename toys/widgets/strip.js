@@ -1,5 +1,5 @@
 // A film strip: pictures made beforehand, shown by one or two sliders. There is no drawing code and no kernel here;
-// toys/widgets.py uses this file for the notebook widget and for pages alike.
+// toys/widgets/film_strip.py uses this file for the notebook widget and for pages alike.
 
 function node(tag, attributes = {}, ...children) {
   const made = document.createElement(tag);

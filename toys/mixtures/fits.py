@@ -1,13 +1,9 @@
-"""Fit one Gaussian to a mixture by D_alpha: mode covering, mode seeking, and the jump between them.
+"""All stationary Gaussian fits of a mixture, certified: mode covering, mode seeking, and the jump between them.
 
     theta*(alpha) = stationary points of  D_alpha(q || N(mean, covariance))          (the divergence of `apo_edu`)
 
-Densities become distributions over a quadrature grid (log density + log cell weight), so the core's `alpha_divergence` is
-the only divergence here. On a uniform grid the trapezoid rule is spectrally accurate for these integrands: sums agree with
-integrals to 1e-10 (tests/test_mixtures.py). Every fit that is returned is certified: gradient norm <= 1e-8, and the
-eigenvalues of its Hessian say whether it is a minimum or a saddle.
-
-Parameters theta, in float64: in 1-D (mean, log sd); in 2-D (mean x, mean y, log sd x, log sd y, atanh correlation).
+Every fit that is returned has a gradient norm <= 1e-8, and the eigenvalues of its Hessian say whether it is a minimum or
+a saddle.
 """
 
 import math
@@ -19,181 +15,11 @@ from torch import Tensor
 
 from apo_edu import alpha_divergence
 
-LOG_2PI = math.log(2.0 * math.pi)
+from .gaussians import Grid, as_list, covariance, gaussian_log_density, grid, log_masses, on_grid
+from .targets import Mixture
+
 TOLERANCE = 1e-8  # gradient norm at which a fit counts as stationary
-REACH = 6.5  # standard deviations of the fit that must lie on the grid: the mass beyond is 8e-11
-
-
-@dataclass(frozen=True)
-class Mixture:
-    """A mixture of isotropic Gaussians in one or two dimensions.
-
-    means: [components, dim].  sds: [components] standard deviations, in the unit of x.  weights: [components], sum 1.
-    """
-
-    means: Tensor
-    sds: Tensor
-    weights: Tensor
-
-    def __post_init__(self) -> None:
-        if self.means.dim() != 2 or self.means.shape[1] not in (1, 2):
-            raise ValueError(f"means has shape {tuple(self.means.shape)}; expected [components, 1] or [components, 2].")
-        for name in ("sds", "weights"):
-            value = getattr(self, name)
-            if value.shape != self.means.shape[:1] or not bool((torch.isfinite(value) & (value > 0)).all()):
-                raise ValueError(
-                    f"{name} is {value.tolist()}; expected one number > 0 for each of {len(self.means)} components."
-                )
-        if abs(float(self.weights.sum()) - 1.0) > 1e-9:
-            raise ValueError(f"weights sum to {float(self.weights.sum()):.6g}; expected 1. Divide them by their sum.")
-
-    @property
-    def dim(self) -> int:
-        """1 or 2."""
-        return self.means.shape[1]
-
-    @property
-    def mean(self) -> Tensor:
-        """[dim] the mean of the mixture."""
-        return self.weights @ self.means
-
-    @property
-    def covariance(self) -> Tensor:
-        """[dim, dim]: within the components plus between them. At alpha = 1 the fit has these two moments."""
-        off = self.means - self.mean
-        within = (self.weights * self.sds**2).sum() * torch.eye(self.dim, dtype=off.dtype)
-        return within + (self.weights[:, None] * off).mT @ off
-
-    def log_density(self, x: Tensor) -> Tensor:
-        """[..., dim] points -> [...] log density."""
-        squared = ((x[..., None, :] - self.means) ** 2).sum(-1) / self.sds**2
-        log_norm = self.dim * (0.5 * LOG_2PI + self.sds.log())
-        return torch.logsumexp(self.weights.log() - log_norm - 0.5 * squared, dim=-1)
-
-
-def mixture(means: Sequence, sd: float | Sequence[float] = 0.6, weights: Sequence[float] | None = None) -> Mixture:
-    """A `Mixture` from plain numbers: means [k] (1-D) or [k][2] (2-D), one sd or k of them, weights (equal if None)."""
-    centres = torch.as_tensor(means, dtype=torch.float64)
-    centres = centres[:, None] if centres.dim() == 1 else centres
-    sds = torch.as_tensor(sd, dtype=torch.float64).expand(len(centres)).clone()
-    shares = (
-        torch.ones(len(centres), dtype=torch.float64)
-        if weights is None
-        else torch.as_tensor(weights, dtype=torch.float64)
-    )
-    return Mixture(centres, sds, shares / shares.sum() if weights is None else shares)
-
-
-def two_modes(separation: float = 2.0, sd: float = 0.6, weight: float = 0.5, *, dim: int = 1) -> Mixture:
-    """Two modes at -separation and +separation (on the x axis in 2-D); `weight` is the left one's share."""
-    means = [-separation, separation] if dim == 1 else [[-separation, 0.0], [separation, 0.0]]
-    return mixture(means, sd, [weight, 1.0 - weight])
-
-
-def ring(num_modes: int = 3, radius: float = 2.5, sd: float = 0.6) -> Mixture:
-    """`num_modes` equal modes on a circle in 2-D."""
-    angles = torch.arange(num_modes, dtype=torch.float64) * 2 * math.pi / num_modes + math.pi / 2
-    return mixture((radius * torch.stack([angles.cos(), angles.sin()], -1)).tolist(), sd)
-
-
-TARGETS = {
-    "two equal modes": two_modes(),
-    "two unequal modes": two_modes(weight=0.3),
-    "close modes": two_modes(1.2),
-    "far modes": two_modes(3.0),
-    "three modes": mixture([-3.0, 0.0, 3.0], weights=[0.25, 0.5, 0.25]),
-    "four modes": mixture([-4.0, -1.5, 1.0, 3.5], weights=[0.1, 0.4, 0.3, 0.2]),
-}
-TARGETS_2D = {
-    "two modes": two_modes(dim=2),
-    "three modes": ring(3),
-    "four modes": ring(4),
-    "unequal": mixture([[-2.0, -1.0], [2.0, 1.0], [1.5, -2.0]], weights=[0.5, 0.3, 0.2]),
-}
-
-
-@dataclass(frozen=True)
-class Grid:
-    """A uniform quadrature grid: points [n, dim] and the logarithm of the volume of a cell."""
-
-    points: Tensor
-    log_cell: float
-    low: Tensor
-    high: Tensor
-    step: float
-
-
-def grid(targets: Mixture | Sequence[Mixture], *, step: float | None = None, width: float = 8.0) -> Grid:
-    """The grid on which one or several targets are fitted.
-
-    Args:
-        targets: mixtures of one dimension.
-        step: distance of the points; None takes a tenth (2-D: three tenths) of the smallest sd.
-        width: half-width in standard deviations of the whole mixture, beyond the outermost of the overall means.
-    """
-    mixtures = _list(targets)
-    dim = mixtures[0].dim
-    if any(target.dim != dim for target in mixtures):
-        raise ValueError("targets mix 1-D and 2-D; expected one dimension. Fit them in two calls.")
-    smallest = min(float(target.sds.min()) for target in mixtures)
-    step = step or smallest * (0.1 if dim == 1 else 0.3)
-    reach = [width * target.covariance.diagonal().sqrt() for target in mixtures]
-    low = torch.stack([target.mean - r for target, r in zip(mixtures, reach, strict=True)]).amin(0)
-    high = torch.stack([target.mean + r for target, r in zip(mixtures, reach, strict=True)]).amax(0)
-    axes = []
-    for a, b in zip(low.tolist(), high.tolist(), strict=True):
-        half = math.ceil((b - a) / (2 * step))
-        axes.append((a + b) / 2 + step * torch.arange(-half, half + 1, dtype=torch.float64))
-    points = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).reshape(-1, dim)
-    return Grid(points, dim * math.log(step), points.amin(0), points.amax(0), step)
-
-
-def log_masses(target: Mixture, on: Grid) -> Tensor:
-    """[n] log mass of each cell: log density + log cell volume. They sum to 1 within 1e-8 or this raises ValueError."""
-    values = target.log_density(on.points) + on.log_cell
-    total = float(values.exp().sum())
-    if abs(total - 1.0) > TOLERANCE:
-        raise ValueError(
-            f"the target's mass on the grid is {total:.10f}; expected 1 within {TOLERANCE}. Widen or refine it."
-        )
-    return values
-
-
-def gaussian_log_density(theta: Tensor, x: Tensor) -> Tensor:
-    """Log density of the Gaussians theta [..., 2 or 5] at points x [n, dim]: [..., n]. Parameters as in the module text."""
-    if theta.shape[-1] == 2:
-        z = (x[:, 0] - theta[..., :1]) * torch.exp(-theta[..., 1:])
-        return -0.5 * z * z - theta[..., 1:] - 0.5 * LOG_2PI
-    mean_x, mean_y, log_x, log_y, fisher = (theta[..., i : i + 1] for i in range(5))
-    rho = torch.tanh(fisher)
-    log_one_minus = -2.0 * torch.log(torch.cosh(fisher))  # log(1 - rho^2) without cancellation
-    zx, zy = (x[:, 0] - mean_x) * torch.exp(-log_x), (x[:, 1] - mean_y) * torch.exp(-log_y)
-    quadratic = (zx * zx - 2 * rho * zx * zy + zy * zy) * torch.exp(-log_one_minus)
-    return -0.5 * quadratic - log_x - log_y - 0.5 * log_one_minus - LOG_2PI
-
-
-def covariance(theta: Tensor) -> Tensor:
-    """[..., 5] -> [..., 2, 2] covariance of a 2-D fit; [..., 2] -> [..., 1, 1]."""
-    if theta.shape[-1] == 2:
-        return torch.exp(2 * theta[..., 1:])[..., None]
-    sd_x, sd_y = theta[..., 2].exp(), theta[..., 3].exp()
-    cross = torch.tanh(theta[..., 4]) * sd_x * sd_y
-    return torch.stack([torch.stack([sd_x**2, cross], -1), torch.stack([cross, sd_y**2], -1)], -2)
-
-
-def divergence(theta: Tensor, target: Mixture, alpha: float | Tensor, on: Grid | None = None) -> Tensor:
-    """D_alpha(target || Gaussian theta) in nats, [...] for theta [..., 2 or 5] and alpha that broadcasts; differentiable.
-
-    Raises:
-        ValueError: where a Gaussian is too narrow for the grid or reaches beyond it.
-    """
-    on = on or grid(target)
-    if not bool(_on_grid(theta, on).all()):
-        raise ValueError(
-            f"theta holds a Gaussian narrower than {1.2 * on.step:.3g} or reaching beyond the grid "
-            f"[{on.low.tolist()}, {on.high.tolist()}]; expected {REACH} sds on it. Pass grid(target, width=..., step=...)."
-        )
-    return alpha_divergence(log_masses(target, on), gaussian_log_density(theta, on.points) + on.log_cell, alpha)
+Rows = tuple[Tensor, Tensor, Tensor]  # target index [n], alpha [n], theta [n, d]
 
 
 @dataclass(frozen=True)
@@ -297,7 +123,7 @@ def stationary_fits(
     Returns:
         A `Fits`, sorted by target, alpha and loss.
     """
-    mixtures = _list(targets)
+    mixtures = as_list(targets)
     on = on or grid(mixtures)
     orders = torch.as_tensor(alphas, dtype=torch.float64).reshape(-1)
     log_q = torch.stack([log_masses(target, on) for target in mixtures])
@@ -311,11 +137,11 @@ def stationary_fits(
     found = [_newton(log_q, on, *rows, downhill=True, max_rounds=max_rounds)]
     if saddles:
         found.append(_newton(log_q, on, *rows, downhill=False, max_rounds=max_rounds // 2))
-    table = _unique(torch.cat([part[0] for part in found]), *_join(found))
+    table = _unique(*_join(found))
     if len(orders) > 1:
         shifted = _neighbours(table, orders)
         found = [table, _newton(log_q, on, *shifted, downhill=False, max_rounds=12)]
-        table = _unique(torch.cat([part[0] for part in found]), *_join(found))
+        table = _unique(*_join(found))
     return _certify(table, mixtures, log_q, on)
 
 
@@ -345,7 +171,7 @@ def continuation(target: Mixture, alphas: Sequence[float] | Tensor, *, on: Grid 
     log_q = log_masses(target, on)[None]
     ends = best_fits(target, orders[[0, -1]], on=on)
     theta = torch.stack([ends.at(float(orders[-1])).theta[0], ends.at(float(orders[0])).theta[0]])
-    path = []
+    path: list[Tensor] = []
     which = torch.zeros(2, dtype=torch.long)
     for down, up in zip(orders.flip(0), orders, strict=True):
         if path:
@@ -362,81 +188,6 @@ def continuation(target: Mixture, alphas: Sequence[float] | Tensor, *, on: Grid 
         "down": _certify((zeros, orders, steps[:, 0].flip(0)), [target], log_q, on, sort=False),
         "up": _certify((zeros, orders, steps[:, 1]), [target], log_q, on, sort=False),
     }
-
-
-def landscape(target: Mixture, alpha: float, means: Tensor, log_sds: Tensor, *, on: Grid | None = None) -> Tensor:
-    """D_alpha in nats over a (mean, log sd) grid in 1-D: [len(log_sds), len(means)]."""
-    widest = float(log_sds.max().exp())
-    on = on or grid(
-        target, width=max(8.0, (REACH * widest + float(means.abs().max())) / float(target.covariance[0, 0].sqrt()))
-    )
-    theta = torch.stack(torch.meshgrid(means.double(), log_sds.double(), indexing="xy"), -1)
-    return divergence(theta, target, alpha, on)
-
-
-def descent_paths(
-    target: Mixture,
-    alphas: Sequence[float] | Tensor,
-    start: Tensor,
-    *,
-    lr: float = 0.1,
-    num_steps: int = 400,
-    on: Grid | None = None,
-) -> Tensor:
-    """Plain gradient descent on (mean, log sd) from the same starts for several alphas.
-
-    Args:
-        start: [starts, 2] starting points.
-        lr: step size.  A step is cut to length 0.25, so that a steep valley does not throw the path off the picture.
-
-    Returns:
-        [num_steps + 1, alphas, starts, 2].
-    """
-    on = on or grid(target, width=12.0)
-    log_q = log_masses(target, on)
-    orders = torch.as_tensor(alphas, dtype=torch.float64)[:, None]
-    theta = start.double().expand(len(orders), *start.shape).clone()
-    path = [theta]
-    for _ in range(num_steps):
-        leaf = theta.detach().requires_grad_()
-        log_p = gaussian_log_density(leaf, on.points) + on.log_cell
-        (slope,) = torch.autograd.grad(alpha_divergence(log_q, log_p, orders).sum(), leaf)
-        step = lr * slope
-        step = step * (0.25 / step.norm(dim=-1, keepdim=True).clamp(min=0.25))
-        moved = theta - step
-        theta = torch.where(_on_grid(moved, on)[..., None], moved, theta)
-        path.append(theta)
-    return torch.stack(path)
-
-
-def integrand(target: Mixture, theta: Tensor, alpha: float | Tensor, x: Tensor) -> Tensor:
-    """What each x contributes to D_alpha, per unit of x, in nats: [..., n], >= 0, integrating to D_alpha.
-
-        (alpha q + (1 - alpha) p - q^alpha p^(1-alpha)) / (alpha (1 - alpha))
-
-    The core's divergence of a distribution over {here, elsewhere} in the limit of a small cell, so the KL limits are exact.
-    """
-    # D of the two-point split (w q, 1 - w q) against (w p, 1 - w p), divided by w, is this integrand as w -> 0.
-    cell = 1e-7
-    log_q, log_p = target.log_density(x[:, None]), gaussian_log_density(theta, x[:, None])
-    pair_q = torch.stack([log_q + math.log(cell), torch.log1p(-cell * log_q.exp())], -1)
-    pair_p = torch.stack([log_p + math.log(cell), torch.log1p(-cell * log_p.exp())], -1)
-    return alpha_divergence(pair_q, pair_p, alpha) / cell
-
-
-def _list(targets: Mixture | Sequence[Mixture]) -> list[Mixture]:
-    return [targets] if isinstance(targets, Mixture) else list(targets)
-
-
-def _on_grid(theta: Tensor, on: Grid) -> Tensor:
-    """Whether the quadrature holds to 1e-10 for each Gaussian: wide enough for the step, narrow enough for the ends."""
-    dim = 1 if theta.shape[-1] == 2 else 2
-    mean, sd = theta[..., :dim], theta[..., dim : 2 * dim].exp()
-    inside = ((mean - REACH * sd >= on.low) & (mean + REACH * sd <= on.high)).all(-1)
-    narrow = sd.amin(-1)
-    if dim == 2:  # the narrow axis of a correlated Gaussian
-        narrow = torch.linalg.eigvalsh(covariance(theta.nan_to_num()))[..., 0].clamp(min=0).sqrt()
-    return inside & (narrow >= 1.2 * on.step) & torch.isfinite(theta).all(-1)
 
 
 def _derivatives(log_q: Tensor, on: Grid, which: Tensor, alpha: Tensor, theta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -456,9 +207,6 @@ def _derivatives(log_q: Tensor, on: Grid, which: Tensor, alpha: Tensor, theta: T
     return torch.cat(values), torch.cat(slopes), 0.5 * (hessian + hessian.mT)
 
 
-Rows = tuple[Tensor, Tensor, Tensor]  # target index [n], alpha [n], theta [n, d]
-
-
 def _newton(
     log_q: Tensor,
     on: Grid,
@@ -473,7 +221,7 @@ def _newton(
     """Newton's method in every row at once; rows that converged drop out. Returns the converged rows (or all)."""
     theta = theta.clone()
     converged = torch.zeros(len(theta), dtype=torch.bool)
-    active = _on_grid(theta, on).nonzero().flatten()
+    active = on_grid(theta, on).nonzero().flatten()
     radius = torch.full((len(theta),), 0.4, dtype=torch.float64)
     if not len(active):
         return which[converged], alpha[converged], theta[converged]
@@ -493,7 +241,7 @@ def _newton(
         step = -(vectors @ (along / divisor)[..., None])[..., 0]
         step = step * (radius[active, None] / step.norm(dim=-1, keepdim=True)).clamp(max=1.0)
         trial = theta[active] + step
-        inside = _on_grid(trial, on)
+        inside = on_grid(trial, on)
         trial = torch.where(inside[:, None], trial, theta[active])
         new = _derivatives(log_q, on, which[active], alpha[active], trial)
         accept = inside & (new[0] <= value + 1e-13) if downhill else inside
@@ -508,8 +256,9 @@ def _newton(
     return which[keep], alpha[keep], theta[keep]
 
 
-def _join(found: list[Rows]) -> tuple[Tensor, Tensor]:
-    return torch.cat([part[1] for part in found]), torch.cat([part[2] for part in found])
+def _join(parts: list[Rows]) -> Rows:
+    which, alpha, theta = (torch.cat(columns) for columns in zip(*parts, strict=True))
+    return which, alpha, theta
 
 
 def _unique(which: Tensor, alpha: Tensor, theta: Tensor) -> Rows:
@@ -534,7 +283,7 @@ def _neighbours(table: Rows, orders: Tensor) -> Rows:
         moved = position + offset
         keep = (moved >= 0) & (moved < len(ranked))
         parts.append((which[keep], ranked[moved[keep]], theta[keep]))
-    return torch.cat([part[0] for part in parts]), *_join(parts)
+    return _join(parts)
 
 
 def _certify(rows: Rows, mixtures: list[Mixture], log_q: Tensor, on: Grid, *, sort: bool = True) -> Fits:
@@ -543,8 +292,8 @@ def _certify(rows: Rows, mixtures: list[Mixture], log_q: Tensor, on: Grid, *, so
     eigenvalues = torch.linalg.eigvalsh(hessian)
     order = torch.arange(len(alpha))
     if sort:
-        for key in (theta[:, 0], (loss * 1e9).round(), alpha, which):
-            order = order[key[order].argsort(stable=True)]
+        for column in (theta[:, 0], (loss * 1e9).round(), alpha, which):
+            order = order[column[order].argsort(stable=True)]
     best = torch.zeros(len(alpha), dtype=torch.bool)
     for key in set(zip(which.tolist(), alpha.tolist(), strict=True)):
         same = (which == key[0]) & (alpha == key[1])

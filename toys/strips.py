@@ -1,4 +1,6 @@
-"""Write the kernel-free page: `python -m toys.page OUT.html`. One file, no network, sliders that work.
+"""Ready-made film strips, and the kernel-free page of them: `python -m toys.strips OUT.html`.
+
+The page is one file whose sliders work without network or kernel.
 
 To add a strip, write a function that returns a `FilmStrip` and name it in `STRIPS`.
 """
@@ -222,7 +224,7 @@ def page(strips: dict[str, Callable[[], FilmStrip]] | None = None) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m toys.page", description="Write the kernel-free page.")
+    parser = argparse.ArgumentParser(prog="python -m toys.strips", description="Write the kernel-free page.")
     parser.add_argument("out", type=Path, help="the file to write, e.g. out/apo.html")
     out = parser.parse_args().out
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,26 @@
+"""Fit one Gaussian to a mixture by D_alpha: `targets`, the `gaussians` that are fitted, the `fits`, and `landscapes`."""
+
+from .fits import Fits, best_fits, continuation, stationary_fits
+from .gaussians import Grid, covariance, divergence, gaussian_log_density, grid, log_masses
+from .landscapes import descent_paths, integrand, landscape
+from .targets import Mixture, mixture, ring, two_modes
+
+__all__ = [
+    "Fits",
+    "Grid",
+    "Mixture",
+    "best_fits",
+    "continuation",
+    "covariance",
+    "descent_paths",
+    "divergence",
+    "gaussian_log_density",
+    "grid",
+    "integrand",
+    "landscape",
+    "log_masses",
+    "mixture",
+    "ring",
+    "stationary_fits",
+    "two_modes",
+]
