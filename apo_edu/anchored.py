@@ -9,7 +9,7 @@ In these coordinates the anchor is the uniform distribution (u = 0), and the Fis
 import torch
 from torch import Tensor
 
-from .checks import require_log_probs, require_positive
+from .validation import require_log_probs, require_positive
 
 
 def anchored_logits(logps: Tensor, ref_logps: Tensor, tau_anc: float | Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .checks import require_finite, require_group, require_log_probs
+from .validation import require_finite, require_group, require_log_probs
 
 
 def normalized_entropy(log_p: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ import math
 import torch
 from torch import Tensor
 
-from .checks import require_log_probs, require_orders
+from .validation import require_log_probs, require_orders
 
 
 def alpha_divergence(log_q: Tensor, log_p: Tensor, alpha: float | Tensor) -> Tensor:

@@ -2,22 +2,26 @@
 
 An objective is `objective(batch, *, alpha, ...) -> (loss, stats)`. A bandit is the case tokens = 1, so notebooks and the
 1.7B trainer call the same functions. `coefficients` turns any of them into one weight per token, which is all that a
-trainer needs to know.
+trainer needs to know; the `ObjectiveRecord` above each function (`describe`) is all that a tool needs to know.
 """
 
 import dataclasses
+import functools
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
+from . import palette
 from .anchored import anchored_logits
-from .checks import require_choice, require_finite, require_positive
 from .diagnostics import effective_sample_size
 from .divergences import alpha_divergence, tilted_log_weights
+from .records import Record, import_attribute, nearest, options_of
 from .targets import boltzmann_log_target, group_advantages
+from .validation import require_choice, require_finite, require_positive
 
 Stats = dict[str, Tensor]
 Objective = Callable[..., tuple[Tensor, Stats]]
@@ -129,6 +133,120 @@ def group_distributions(
     return log_q, torch.log_softmax(u.masked_fill(left_out, LEFT_OUT), dim=-1)
 
 
+@dataclass(frozen=True, kw_only=True)
+class ObjectiveRecord(Record):
+    """What every tool needs to know about an objective.
+
+    function: the objective itself.
+    reads_alpha: whether alpha changes its loss; otherwise a schedule has no effect.
+    clips: whether it clips ratios, so that clip_fraction means something.
+    first_loss: what the value of its loss is at the first on-policy update, where no value tells how good the policy is.
+    color: in every figure.
+    """
+
+    function: Objective
+    reads_alpha: bool = True
+    clips: bool = False
+    first_loss: str = "not stated by its record"
+    color: str = palette.NEUTRAL
+
+    @property
+    def target(self) -> Objective:
+        """The function."""
+        return self.function
+
+
+AnyFunction = TypeVar("AnyFunction", bound=Callable[..., Any])
+
+
+def describe(**fields: Any) -> Callable[[AnyFunction], AnyFunction]:
+    """Attach a record to an objective, built in or your own: `@describe(summary="...", clips=True)` above the function.
+
+    Args:
+        fields: as in `ObjectiveRecord`, all optional; what is left out is derived as `record_of` says.
+    """
+
+    def attach(function: AnyFunction) -> AnyFunction:
+        record = dataclasses.replace(_derived_record(function), **fields)
+        function.record = record  # type: ignore[attr-defined]
+        return function
+
+    return attach
+
+
+def record_of(function: Objective) -> ObjectiveRecord:
+    """The record of an objective: the one attached by `describe`, or one derived from its signature.
+
+    Derived: each keyword-only argument but alpha is an option (the user-facing option of the same name, but for
+    `records.OPTION_OF`: scale is advantage_scale, max_tokens max_completion_tokens, epsilon_low epsilon); it reads alpha
+    if it accepts it; it does not clip; its colour is neutral. A function with `**options` may pass them on to `apo`, so it
+    is given apo's. A `functools.partial` has the record of its function, without the options already bound.
+    """
+    if isinstance(function, functools.partial):
+        record = record_of(function.func)
+        free = {keyword: option for keyword, option in record.options.items() if keyword not in function.keywords}
+        return dataclasses.replace(record, function=function, options=free)
+    attached = getattr(function, "record", None)
+    return attached if isinstance(attached, ObjectiveRecord) else _derived_record(function)
+
+
+def _derived_record(function: Objective) -> ObjectiveRecord:
+    options = options_of(function, positional=False)
+    reads_alpha = options.pop("alpha", None) is not None
+    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in inspect.signature(function).parameters.values()):
+        options, reads_alpha = {**record_of(apo).options, **options}, True
+    name = getattr(function, "__qualname__", type(function).__qualname__)
+    return ObjectiveRecord(
+        name=f"{getattr(function, '__module__', '')}:{name}",
+        function=function,
+        options=options,
+        reads_alpha=reads_alpha,
+    )
+
+
+def find_objective(objective: "str | ObjectiveRecord | Objective", *, strict: bool = True) -> ObjectiveRecord:
+    """The record of an objective given by name, by import path "module:function", by itself, or as a record.
+
+    Args:
+        strict: False returns, for what cannot be found, a neutral record with `found` False: for tools that read somebody
+            else's finished run.
+
+    Raises:
+        ValueError: an unknown name (with the known names and the nearest), or a path that cannot be imported.
+    """
+    if isinstance(objective, ObjectiveRecord):
+        return objective
+    if not isinstance(objective, str):
+        return record_of(objective)
+    if objective in OBJECTIVES:
+        return OBJECTIVES[objective]
+    try:
+        if ":" not in objective:
+            raise ValueError(
+                f"objective is {objective!r}; expected one of {', '.join(OBJECTIVES)}, or module:function of your own."
+                f"{nearest(objective, OBJECTIVES)}"
+            )
+        found = import_attribute("objective", objective)
+        if not callable(found):
+            raise ValueError(f"objective is {objective!r}, a {type(found).__name__}; expected a function.")
+    except ValueError as error:
+        if strict:
+            raise
+        message = str(error)
+
+        def unavailable(batch: GroupBatch, **options: Any) -> tuple[Tensor, Stats]:
+            raise ValueError(message)
+
+        return dataclasses.replace(_derived_record(unavailable), name=objective, found=False)
+    return dataclasses.replace(record_of(found), name=objective)
+
+
+@describe(
+    name="apo",
+    summary="alpha-divergence between the Boltzmann target and the anchored policy over a group (arXiv 2512.22953)",
+    first_loss="D_alpha(q || uniform)",
+    color=palette.BLUE,
+)
 def apo(
     batch: GroupBatch,
     *,
@@ -170,6 +288,13 @@ def apo(
     return loss, _anchored_stats(batch, log_q, log_p.detach(), alpha)
 
 
+@describe(
+    name="adpo",
+    summary="anchored cross-entropy to the Boltzmann target: apo at alpha = 1",
+    reads_alpha=False,
+    first_loss="the logarithm of the group size",
+    color=palette.SKY_BLUE,
+)
 def adpo(
     batch: GroupBatch,
     *,
@@ -191,6 +316,14 @@ def adpo(
     return loss, _anchored_stats(batch, log_q, log_p.detach(), 1.0)
 
 
+@describe(
+    name="grpo",
+    summary="clipped token surrogate, mean over tokens, then over completions (arXiv 2402.03300)",
+    reads_alpha=False,
+    clips=True,
+    first_loss="0, since the advantages of a group sum to 0",
+    color=palette.VERMILION,
+)
 def grpo(batch: GroupBatch, *, alpha: float | Tensor | None = None, epsilon: float = 0.2) -> tuple[Tensor, Stats]:
     """GRPO: the clipped token surrogate, averaged over the tokens of a completion, then over completions.
 
@@ -203,6 +336,14 @@ def grpo(batch: GroupBatch, *, alpha: float | Tensor | None = None, epsilon: flo
     return _mean_over_completions((surrogate * on).sum(-1) / on.sum(-1).clamp(min=1), batch), stats
 
 
+@describe(
+    name="dr_grpo",
+    summary="grpo divided by a constant length instead of each completion's (arXiv 2503.20783)",
+    reads_alpha=False,
+    clips=True,
+    first_loss="the advantages of a group sum to 0, but for their weights by length",
+    color=palette.ORANGE,
+)
 def dr_grpo(
     batch: GroupBatch,
     *,
@@ -227,6 +368,14 @@ def dr_grpo(
     return _mean_over_completions((surrogate * on).sum(-1) / max_tokens, batch), stats
 
 
+@describe(
+    name="dapo",
+    summary="clipped token surrogate, clip-higher, mean over all tokens of the step (arXiv 2503.14476)",
+    reads_alpha=False,
+    clips=True,
+    first_loss="the advantages of a group sum to 0, but for their weights by length",
+    color=palette.PURPLE,
+)
 def dapo(
     batch: GroupBatch, *, alpha: float | Tensor | None = None, epsilon_low: float = 0.2, epsilon_high: float = 0.28
 ) -> tuple[Tensor, Stats]:
@@ -241,6 +390,14 @@ def dapo(
     return (surrogate * on).sum() / on.sum().clamp(min=1), stats
 
 
+@describe(
+    name="gspo",
+    summary="grpo with one ratio per completion, the geometric mean of its tokens (arXiv 2507.18071)",
+    reads_alpha=False,
+    clips=True,
+    first_loss="0, since the advantages of a group sum to 0",
+    color=palette.GREEN,
+)
 def gspo(
     batch: GroupBatch, *, alpha: float | Tensor | None = None, epsilon_low: float = 3e-4, epsilon_high: float = 4e-4
 ) -> tuple[Tensor, Stats]:
@@ -255,13 +412,9 @@ def gspo(
     return _mean_over_completions((surrogate * on).sum(-1) / on.sum(-1).clamp(min=1), batch), stats
 
 
-OBJECTIVES: dict[str, Objective] = {
-    "apo": apo,
-    "adpo": adpo,
-    "grpo": grpo,
-    "dr_grpo": dr_grpo,
-    "dapo": dapo,
-    "gspo": gspo,
+# To add an objective: a function with `@describe(...)` above it, and its name here.
+OBJECTIVES: dict[str, ObjectiveRecord] = {
+    function.__name__: record_of(function) for function in (apo, adpo, grpo, dr_grpo, dapo, gspo)
 }
 
 
@@ -277,16 +430,23 @@ def coefficients(objective: Objective, batch: GroupBatch, **kwargs: Any) -> tupl
     Args:
         objective: any function of this module, or one of your own with the same signature.
         batch: all completions of the optimiser step; `batch.logps` need no graph.
-        kwargs: passed to the objective.
+        kwargs: passed to the objective; alpha only if it accepts one.
 
     Returns:
         (coef, loss, stats): coef [prompts, group, tokens], exactly 0 off the mask; the loss, detached; the stats.
     """
+    if "alpha" in kwargs and not _accepts(objective, "alpha"):
+        kwargs = {name: value for name, value in kwargs.items() if name != "alpha"}
     with torch.enable_grad():
         leaf = batch.logps.detach().requires_grad_()
         loss, stats = objective(dataclasses.replace(batch, logps=leaf), **kwargs)
         (coef,) = torch.autograd.grad(loss, leaf)
     return coef, loss.detach(), stats
+
+
+def _accepts(function: Objective, keyword: str) -> bool:
+    parameters = inspect.signature(function).parameters
+    return keyword in parameters or any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
 
 
 def _clipped_surrogate(

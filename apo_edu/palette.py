@@ -11,9 +11,8 @@ BLACK, ORANGE, SKY_BLUE, GREEN, YELLOW, BLUE, VERMILION, PURPLE = (
 
 # What is drawn in the same colour everywhere.
 TARGET, POLICY, REWARD, WARNING = BLACK, BLUE, GREEN, VERMILION
-OBJECTIVE_COLORS = {
-    "apo": BLUE, "adpo": SKY_BLUE, "grpo": VERMILION, "dr_grpo": ORANGE, "dapo": PURPLE, "gspo": GREEN,
-}  # fmt: skip
+# What has no colour of its own.
+NEUTRAL = "#7F7F7F"
 
 # Anchors of the alpha colour map at equal distances over [0, 1].
 ALPHA_COLORS = ("#2A0A5E", "#6A1B8A", "#A5317F", "#D5505F", "#F07F3C", "#F9B233")

@@ -1,20 +1,24 @@
 """Schedules of alpha: fixed, linear, the paper's reward-and-confidence guard, and effective sample size.
 
-A schedule has `alpha`, `update(signals) -> alpha` (once per optimiser step), `state_dict` and `load_state_dict`. Signals
-may be numbers, or tensors [runs] for many independent runs at once; then alpha is a tensor [runs] too.
+A schedule has `alpha`, `update(signals) -> alpha` (once per optimiser step), `traces`, `state_dict` and
+`load_state_dict`. Signals may be numbers, or tensors [runs] for many independent runs at once; then alpha is a tensor
+[runs] too. The `ScheduleRecord` above each class (`describe`) says what tools need to know about it.
 """
 
+import dataclasses
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
-from .checks import require_choice
 from .diagnostics import effective_sample_size, normalized_entropy
 from .divergences import tilted_log_weights
 from .objectives import LEFT_OUT, GroupBatch, group_distributions, sequence_logps
+from .records import Record, import_attribute, nearest, options_of
+from .validation import require_choice
 
 CONFIDENCE_SOURCES = ("candidates", "tokens", "anchored", "target")
 
@@ -127,7 +131,157 @@ def _group_entropy(log_p: Tensor, valid: Tensor | None) -> Tensor:
     return torch.where(members >= 2, rescaled, torch.ones_like(rescaled))
 
 
-class FixedAlpha:
+class Schedule(Protocol):
+    """What a trainer calls. Subclassing is optional and gives `traces` for nothing.
+
+    alpha: the current order; before the first update, the one to start from.
+    """
+
+    alpha: Any
+
+    def update(self, signals: Signals) -> Any:
+        """Take one optimiser step's signals, equal on every process; return the alpha of that step."""
+        ...
+
+    def traces(self) -> dict[str, Any]:
+        """What the schedule wants logged after `update`: numbers (or tensors [runs]) by name."""
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint must hold, in plain numbers."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a state; ValueError if it is another schedule's."""
+        ...
+
+
+# Which user-facing options decide a field of Signals.
+ANCHORED_OPTIONS = ("tau_anc", "beta_r", "logp_reduction", "advantage_scale")
+SIGNAL_OPTIONS: Mapping[str, tuple[str, ...]] = {
+    "reward": (), "reward_se": (), "confidence": ("confidence_from",), "log_q": ANCHORED_OPTIONS, "log_p": ANCHORED_OPTIONS,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScheduleRecord(Record):
+    """What every tool needs to know about a schedule.
+
+    factory: the class.
+    signals: fields of `Signals` that it looks at.
+    rests_at_max: whether alpha is alpha_max while nothing happens, so that staying there says something.
+    moves: whether alpha can change during a run.
+    rule: how alpha comes about, a format string over user-facing options, e.g. "alpha = {alpha:g}".
+    note: a sentence for a figure of alpha, a format string over user-facing options and {last}, alpha's last value.
+    """
+
+    factory: Callable[..., Schedule]
+    signals: tuple[str, ...] = tuple(SIGNAL_OPTIONS)
+    rests_at_max: bool = False
+    moves: bool = True
+    rule: str = "alpha by its own rule"
+    note: str = "Alpha by its schedule"
+
+    @property
+    def target(self) -> Callable[..., Schedule]:
+        """The class."""
+        return self.factory
+
+    def reads(self, option: str) -> bool:
+        """Whether a user-facing option changes what the schedule does, in its constructor or through its signals."""
+        return super().reads(option) or any(option in SIGNAL_OPTIONS.get(name, ()) for name in self.signals)
+
+    def make(self, values: Mapping[str, Any]) -> Schedule:
+        """A new schedule from the values of user-facing options, e.g. `vars(config)`."""
+        return self.factory(**self.bind(values))
+
+
+AnyClass = TypeVar("AnyClass", bound=type)
+
+
+def describe(**fields: Any) -> Callable[[AnyClass], AnyClass]:
+    """Attach a record to a schedule's class, built in or your own; fields as in `ScheduleRecord`, all optional."""
+
+    def attach(cls: AnyClass) -> AnyClass:
+        cls.record = dataclasses.replace(_derived_record(cls), **fields)  # type: ignore[attr-defined]
+        return cls
+
+    return attach
+
+
+def record_of(cls: Callable[..., Schedule]) -> ScheduleRecord:
+    """The record of a schedule's class: the one attached by `describe`, or one derived from its constructor.
+
+    Derived: each argument of the constructor is an option (of the same name, but for `records.OPTION_OF`: num_steps is
+    steps, target_fraction ess_fraction, alpha_start and alpha_end are alpha_max and alpha_min), and every signal counts as
+    read. A subclass has its parent's record with its own constructor's options.
+    """
+    if "record" in vars(cls):
+        return cls.record  # type: ignore[attr-defined]
+    derived, parent = _derived_record(cls), getattr(cls, "record", None)
+    if not isinstance(parent, ScheduleRecord):
+        return derived
+    return dataclasses.replace(parent, name=derived.name, factory=cls, options=derived.options)
+
+
+def _derived_record(cls: Callable[..., Schedule]) -> ScheduleRecord:
+    missing = [name for name in ("update", "traces", "state_dict", "load_state_dict") if not hasattr(cls, name)]
+    if missing:
+        raise ValueError(
+            f"{cls!r} has no {', '.join(missing)}; expected a schedule's class. See apo_edu.schedules.Schedule, which "
+            "gives traces to its subclasses."
+        )
+    return ScheduleRecord(
+        name=f"{cls.__module__}:{cls.__qualname__}", factory=cls, options=options_of(cls, positional=True)
+    )
+
+
+def find_schedule(schedule: "str | ScheduleRecord | Callable[..., Schedule]", *, strict: bool = True) -> ScheduleRecord:
+    """The record of a schedule given by name, by import path "module:class", by its class, or as a record.
+
+    Args:
+        strict: False returns, for what cannot be found, a neutral record with `found` False: for tools that read somebody
+            else's finished run.
+
+    Raises:
+        ValueError: an unknown name (with the known names and the nearest), or a path that cannot be imported.
+    """
+    if isinstance(schedule, ScheduleRecord):
+        return schedule
+    if not isinstance(schedule, str):
+        return record_of(schedule)
+    if schedule in SCHEDULES:
+        return SCHEDULES[schedule]
+    try:
+        if ":" not in schedule:
+            raise ValueError(
+                f"schedule is {schedule!r}; expected one of {', '.join(SCHEDULES)}, or module:class of your own."
+                f"{nearest(schedule, SCHEDULES)}"
+            )
+        found = import_attribute("schedule", schedule)
+        if not isinstance(found, type):
+            raise ValueError(f"schedule is {schedule!r}, a {type(found).__name__}; expected a class.")
+        return dataclasses.replace(record_of(found), name=schedule)
+    except ValueError as error:
+        if strict:
+            raise
+        message = str(error)
+
+        def unavailable(*args: Any, **options: Any) -> Schedule:
+            raise ValueError(message)
+
+        return ScheduleRecord(name=schedule, factory=unavailable, found=False)
+
+
+@describe(
+    name="fixed",
+    summary="alpha is held",
+    signals=(),
+    moves=False,
+    rule="alpha = {alpha:g}",
+    note="Alpha is held at {last}",
+)
+class FixedAlpha(Schedule):
     """alpha_t = alpha. The paper's fixed variant uses 0.6."""
 
     def __init__(self, alpha: float = 0.6) -> None:
@@ -146,7 +300,14 @@ class FixedAlpha:
         self.alpha = state["alpha"]
 
 
-class LinearAlpha:
+@describe(
+    name="linear",
+    summary="alpha goes in a straight line from alpha_max to alpha_min over the run",
+    signals=(),
+    rule="alpha from {alpha_max:g} to {alpha_min:g} over the run's optimiser steps, {steps}",
+    note="Alpha goes in a straight line from {alpha_max} to {last}",
+)
+class LinearAlpha(Schedule):
     """alpha_t = alpha_start + (alpha_end - alpha_start) min(1, t / num_steps), t = 0, 1, ...; then alpha_end for good.
 
     Args:
@@ -180,7 +341,15 @@ class LinearAlpha:
         self.alpha, self.step = state["alpha"], state["step"]
 
 
-class GuardedAlpha:
+@describe(
+    name="guarded",
+    summary="alpha is below alpha_max only while the policy is confident and improving (arXiv 2512.22953)",
+    signals=("reward", "reward_se", "confidence"),
+    rests_at_max=True,
+    rule="alpha = {alpha_max:g} - ({alpha_max:g} - {alpha_min:g}) x confidence x improvement",
+    note="Alpha is below alpha_max only while both gates are open",
+)
+class GuardedAlpha(Schedule):
     """The reward-and-confidence guard: seek modes only while the policy is confident AND improving.
 
         alpha_t = alpha_max - (alpha_max - alpha_min) c_t p_t
@@ -198,7 +367,7 @@ class GuardedAlpha:
         gain_scale: the gain at which the gate is about 3/4 open, in the unit of the reward, > 0.
         noise_guard: standard errors of the mean reward that a gain must exceed to count, >= 0.
 
-    Attributes after `update`: `improvement` (p_t) and `confidence` (c_t), for the log.
+    `traces` gives the gates `improvement` (p_t) and `confidence` (c_t) of the last update, for the log.
     """
 
     def __init__(
@@ -241,6 +410,10 @@ class GuardedAlpha:
         self.improvement, self.confidence, self.alpha = _plain(improvement), _plain(confidence), _plain(alpha)
         return self.alpha
 
+    def traces(self) -> dict[str, Any]:
+        """The two gates: `confidence` (c_t) and `improvement` (p_t)."""
+        return {"confidence": self.confidence, "improvement": self.improvement}
+
     def state_dict(self) -> dict[str, Any]:
         return {"alpha": self.alpha, "reward_ema": self.reward_ema}
 
@@ -249,7 +422,15 @@ class GuardedAlpha:
         self.alpha, self.reward_ema = state["alpha"], state["reward_ema"]
 
 
-class EssAlpha:
+@describe(
+    name="ess",
+    summary="the largest alpha that keeps a fraction of the group effective",
+    signals=("log_q", "log_p"),
+    rests_at_max=True,
+    rule="the alpha in [{alpha_min:g}, {alpha_max:g}] at which the effective sample size is {ess_fraction:g} of a group",
+    note="Alpha is the largest order that keeps ess_fraction of the group effective",
+)
+class EssAlpha(Schedule):
     """The largest alpha in [alpha_min, alpha_max] at which the mean effective sample size is still `target_fraction` n.
 
         ESS(alpha) = (sum w)^2 / sum w^2,   w_i = q_i^alpha p_i^(1-alpha)
@@ -302,7 +483,10 @@ class EssAlpha:
         self.alpha = state["alpha"]
 
 
-Schedule = FixedAlpha | LinearAlpha | GuardedAlpha | EssAlpha
+# To add a schedule: a class with `@describe(...)` above it, and its name here.
+SCHEDULES: dict[str, ScheduleRecord] = {
+    record.name: record for record in map(record_of, (GuardedAlpha, FixedAlpha, LinearAlpha, EssAlpha))
+}
 
 
 def _require_number(name: str, value: float) -> None:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from .checks import require_choice, require_finite, require_group, require_positive
+from .validation import require_choice, require_finite, require_group, require_positive
 
 # Added to the standard deviation so that a flat group is not divided by 0; the value TRL uses.
 SCALE_EPSILON = 1e-4

@@ -24,6 +24,7 @@ import numpy as np
 import yaml
 
 from apo_edu import palette
+from apo_edu.objectives import find_objective
 from full import report
 from full.config import FREE_ON_RESUME, TrainConfig, UserError
 from full.launch import quiet_exit
@@ -417,7 +418,10 @@ def draw(groups: Sequence[Group], out: Path) -> None:
 
 def look(groups: Sequence[Group], index: int) -> dict[str, Any]:
     """Colour by objective, dash by group: never told apart by colour alone."""
-    return {"color": palette.OBJECTIVE_COLORS[groups[index].objective], "linestyle": DASHES[index % len(DASHES)]}
+    return {
+        "color": find_objective(groups[index].objective, strict=False).color,
+        "linestyle": DASHES[index % len(DASHES)],
+    }
 
 
 def series(group: Group, key: str) -> tuple[list[int], np.ndarray]:

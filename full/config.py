@@ -16,9 +16,8 @@ from typing import Any, Literal, NoReturn
 
 import yaml
 
-from apo_edu import EssAlpha, FixedAlpha, GuardedAlpha, LinearAlpha, objectives
-from apo_edu.objectives import Objective
-from apo_edu.schedules import Schedule
+from apo_edu.objectives import Objective, find_objective
+from apo_edu.schedules import Schedule, find_schedule
 
 
 class UserError(Exception):
@@ -213,22 +212,12 @@ class TrainConfig:
 
     def make_objective(self) -> Objective:
         """The objective with its options bound; the only place that knows one objective from another."""
-        low = {} if self.epsilon is None else {"epsilon": self.epsilon}
-        pair = {} if self.epsilon is None else {"epsilon_low": self.epsilon}
-        pair |= {} if self.epsilon_high is None else {"epsilon_high": self.epsilon_high}
-        anchored = {**self.distribution_options, "alpha": self.alpha}
-        options: dict[str, dict[str, Any]] = {
-            "apo": anchored,
-            "adpo": anchored,
-            "grpo": low,
-            "dr_grpo": {**low, "max_tokens": self.max_completion_tokens, "scale": "none"},  # as published
-            "dapo": pair,
-            "gspo": pair,
-        }
-        for name, value in options[self.objective].items():
+        record = find_objective(self.objective)
+        options = record.bind(vars(self))
+        for name, value in options.items():
             if name.startswith("epsilon") and not value > 0:
                 raise ValueError(f"{name} is {value}; expected > 0, e.g. 0.2 (gspo: 3e-4).")
-        return partial(objectives.OBJECTIVES[self.objective], **options[self.objective])
+        return partial(record.function, **options)
 
     @property
     def distribution_options(self) -> dict[str, Any]:
@@ -242,13 +231,7 @@ class TrainConfig:
 
     def make_schedule(self) -> Schedule:
         """The schedule of alpha."""
-        if self.schedule == "fixed":
-            return FixedAlpha(self.alpha)
-        if self.schedule == "linear":
-            return LinearAlpha(self.alpha_max, self.alpha_min, num_steps=self.steps)
-        if self.schedule == "ess":
-            return EssAlpha(self.ess_fraction, self.alpha_max, self.alpha_min)
-        return GuardedAlpha(self.alpha_max, self.alpha_min, self.rho, self.gain_scale, self.noise_guard)
+        return find_schedule(self.schedule).make(vars(self))
 
     def lr_factor(self, step: int) -> float:
         """The learning rate of a step (from 0) as a fraction of its peak; never 0, so that no step is without effect."""

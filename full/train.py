@@ -359,7 +359,8 @@ def step_metrics(
         "reward_se": signals.reward_se,
         "groups_with_signal": (highest.amax(-1) > lowest.amin(-1)).float().mean().item(),
         "confidence": signals.confidence,
-        "improvement": getattr(trainer.schedule, "improvement", 0.0),
+        "improvement": 0.0,
+        **trainer.schedule.traces(),
         "candidate_entropy": candidate_entropy(batch, logp_reduction=config.logp_reduction).mean().item(),
         "ess": effective_sample_size(weights).mean().item(),
         **{name: value.item() for name, value in stats.items()},  # an objective's own ess is the one that counts

@@ -59,10 +59,10 @@ def test_coefficients_give_the_objectives_own_gradient_at_any_split(name, masked
         logps = model(features)
     batch = dataclasses.replace(batch, logps=logps, old_logps=logps + 0.05 * batch.old_logps)
 
-    loss, _ = OBJECTIVES[name](dataclasses.replace(batch, logps=model(features)), **OPTIONS[name])
+    loss, _ = OBJECTIVES[name].function(dataclasses.replace(batch, logps=model(features)), **OPTIONS[name])
     loss.backward()
     want = flat_gradient(model)
-    coef, value, stats = coefficients(OBJECTIVES[name], batch, **OPTIONS[name])
+    coef, value, stats = coefficients(OBJECTIVES[name].function, batch, **OPTIONS[name])
     assert value.item() == pytest.approx(loss.item(), rel=1e-14)
     assert not value.requires_grad
     assert not any(stat.requires_grad for stat in stats.values())
@@ -86,7 +86,7 @@ def test_what_is_off_the_mask_does_not_matter(name):
         logps=batch.logps.masked_fill(off, float("nan")),
         old_logps=batch.old_logps.masked_fill(off, -float("inf")),
     )
-    want, got = (coefficients(OBJECTIVES[name], b, **OPTIONS[name]) for b in (batch, garbage))
+    want, got = (coefficients(OBJECTIVES[name].function, b, **OPTIONS[name]) for b in (batch, garbage))
     assert torch.equal(want[0], got[0])
     assert torch.equal(want[1], got[1])
 
@@ -96,8 +96,8 @@ def test_a_left_out_completion_leaves_its_group_altogether(name):
     batch = random_batch()
     without = dataclasses.replace(batch, valid=torch.tensor([[True, True, True, False]] * 3))
     smaller = GroupBatch(batch.logps[:, :3], batch.old_logps[:, :3], batch.mask[:, :3], batch.rewards[:, :3])
-    coef, loss, _ = coefficients(OBJECTIVES[name], without, **OPTIONS[name])
-    want, want_loss, _ = coefficients(OBJECTIVES[name], smaller, **OPTIONS[name])
+    coef, loss, _ = coefficients(OBJECTIVES[name].function, without, **OPTIONS[name])
+    want, want_loss, _ = coefficients(OBJECTIVES[name].function, smaller, **OPTIONS[name])
     torch.testing.assert_close(coef[:, :3], want, rtol=1e-12, atol=1e-15)
     assert loss.item() == pytest.approx(want_loss.item(), rel=1e-12)
 
@@ -175,7 +175,7 @@ def test_adpo_is_apo_at_one_up_to_the_entropy_of_the_target():
 
 def test_on_policy_gspo_has_the_gradient_of_grpo_and_a_loss_of_zero():
     batch = random_batch(drift=0.0)
-    grpo, gspo = (coefficients(OBJECTIVES[name], batch) for name in ("grpo", "gspo"))
+    grpo, gspo = (coefficients(OBJECTIVES[name].function, batch) for name in ("grpo", "gspo"))
     torch.testing.assert_close(gspo[0], grpo[0], rtol=1e-12, atol=1e-15)
     # "The loss is 0 at the first step": the value is, by centred advantages; the gradient is not.
     assert abs(grpo[1].item()) < 1e-15
@@ -250,8 +250,8 @@ def test_alpha_may_differ_by_prompt():
 def test_no_gradient_reaches_constants():
     batch = random_batch()
     tensors = [t.clone().requires_grad_() for t in (batch.logps, batch.old_logps, batch.rewards)]
-    for name, objective in OBJECTIVES.items():
-        loss, _ = objective(GroupBatch(tensors[0], tensors[1], batch.mask, tensors[2]), **OPTIONS[name])
+    for name, record in OBJECTIVES.items():
+        loss, _ = record.function(GroupBatch(tensors[0], tensors[1], batch.mask, tensors[2]), **OPTIONS[name])
         grads = torch.autograd.grad(loss, tensors, allow_unused=True)
         assert grads[0].abs().max() > 0, name
         assert grads[1] is None, name
@@ -259,9 +259,9 @@ def test_no_gradient_reaches_constants():
 
 
 def test_equal_rewards_have_no_signal():
-    for name, objective in OBJECTIVES.items():
+    for name, record in OBJECTIVES.items():
         batch = random_batch(drift=0.0, rewards=torch.full((3, 4), 0.1, dtype=torch.float64))
-        assert coefficients(objective, batch, **OPTIONS[name])[0].abs().max() < 1e-15
+        assert coefficients(record.function, batch, **OPTIONS[name])[0].abs().max() < 1e-15
 
 
 ONES = torch.ones(2, 3, 4)
@@ -299,7 +299,7 @@ def test_bad_batches(changes, message):
 )
 def test_bad_options(name, options, message):
     with pytest.raises(ValueError, match=message):
-        OBJECTIVES[name](random_batch(), **{**OPTIONS[name], **options})
+        OBJECTIVES[name].function(random_batch(), **{**OPTIONS[name], **options})
 
 
 def test_advantages_are_those_of_the_targets_module():

@@ -17,7 +17,3 @@ def test_alpha_colors_rise_in_lightness_and_end_at_the_anchors():
     assert colors[-1].upper() == palette.ALPHA_COLORS[-1]
     assert palette.alpha_color(-1.0) == colors[0]
     assert palette.alpha_color(2.0) == colors[-1]
-
-
-def test_objectives_have_different_colors():
-    assert len(set(palette.OBJECTIVE_COLORS.values())) == 6

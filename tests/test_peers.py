@@ -100,7 +100,7 @@ def test_loss_and_gradient_equal_trl(name, ours, theirs, seed):
 
     want = trl_loss(logps.flatten(0, 1), old.flatten(0, 1), mask.flatten(0, 1), advantages.flatten(), **theirs)
     (want_grad,) = torch.autograd.grad(want, logps)
-    loss, stats = objectives.OBJECTIVES[name](GroupBatch(logps, old, mask, rewards), **ours)
+    loss, stats = objectives.OBJECTIVES[name].function(GroupBatch(logps, old, mask, rewards), **ours)
     (grad,) = torch.autograd.grad(loss, logps)
     assert loss.item() == pytest.approx(want.item(), abs=1e-7)
     torch.testing.assert_close(grad, want_grad, rtol=0, atol=1e-7)

@@ -10,6 +10,7 @@ own seed alone: the same seed is the same run whatever runs beside it.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -171,11 +172,9 @@ class Loop:
 
     def keywords(self) -> dict[str, Any]:
         """What the objective is called with, apart from alpha."""
-        peers = (objectives.grpo, objectives.dr_grpo, objectives.dapo, objectives.gspo)
-        base: dict[str, Any] = {} if self.objective in peers else {"tau_anc": self.tau_anc, "beta_r": self.beta_r}
-        if self.objective is objectives.dr_grpo:
-            base = {"max_tokens": 1, "scale": "none"}  # as published
-        return base | (self.options or {})
+        known = {"tau_anc": self.tau_anc, "beta_r": self.beta_r, "max_completion_tokens": 1, "advantage_scale": "none"}
+        given = self.options or {}
+        return objectives.record_of(partial(self.objective, **given)).bind(known) | given
 
 
 @dataclass(frozen=True)
@@ -323,7 +322,7 @@ def run(
             "entropy": entropy,
             "alpha": alpha,
             "confidence": zeros if schedule is None else _per_run(signals.confidence, runs),
-            "improvement": zeros + torch.as_tensor(getattr(schedule, "improvement", 0.0)),
+            "improvement": zeros + torch.as_tensor(schedule.traces().get("improvement", 0.0) if schedule else 0.0),
             "grad_norm": first_norm,
             "ess": ess,
             "kl_anchor": reverse_kl(log_anchor, log_policy()).mean(-1),

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from apo_edu import palette
+from apo_edu.objectives import find_objective
 
 CYCLE = (
     palette.BLUE,
@@ -223,7 +224,7 @@ def prompt_weights(ax: Axes, weights: Mapping[str, Any], *, normalise: bool = Tr
         curve = _array(values)
         curve = curve / curve.max() if normalise else curve
         line = alpha_line(float(name.split()[1])) if name.startswith("apo ") else {
-            "color": palette.OBJECTIVE_COLORS.get(name, palette.BLACK), "linestyle": DASHES[index % len(DASHES)],
+            "color": find_objective(name, strict=False).color, "linestyle": DASHES[index % len(DASHES)],
             "marker": "osD^v"[index % 5], "markersize": 4,
         }  # fmt: skip
         ax.plot(np.linspace(0, 1, len(curve)), curve, label=name, **line)

@@ -36,9 +36,9 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from trl import GRPOConfig, GRPOTrainer
 from trl.models.utils import disable_gradient_checkpointing
 
-from apo_edu import EssAlpha, FixedAlpha, LinearAlpha, Signals, group_signals
-from apo_edu.checks import require_choice, require_positive
-from apo_edu.schedules import Schedule
+from apo_edu import FixedAlpha, Signals, group_signals
+from apo_edu.schedules import Schedule, record_of
+from apo_edu.validation import require_choice, require_positive
 from full.engines import group_reshaped_advantages, on_policy_batch
 
 # TRL's private methods that APOTrainer overrides or calls, with the arguments that it relies on.
@@ -161,10 +161,8 @@ class APOTrainer(GRPOTrainer):
     def _advantages(self, rewards: Tensor, valid: Tensor, signals: Signals) -> Tensor:
         """Update alpha, log it, and return the advantages of all processes, [prompts, group]."""
         alpha = self.schedule.update(signals)
-        seen = {name: getattr(self.schedule, name, None) for name in ("confidence", "improvement")}
-        for name, value in ({"alpha": alpha} | seen).items():
-            if value is not None:
-                self._metrics["train"][name].append(value)
+        for name, value in ({"alpha": alpha} | self.schedule.traces()).items():
+            self._metrics["train"][name].append(value)
         return group_reshaped_advantages(
             rewards, alpha=alpha, tau_anc=self.args.tau_anc, beta_r=self.args.beta_r, valid=valid
         )
@@ -179,7 +177,7 @@ class APOTrainer(GRPOTrainer):
 
     def _candidate_logps(self, output: dict[str, Any]) -> Tensor | None:
         """Mean log-probability of each completion of all processes, [prompts, group]; None if nobody reads it."""
-        if self.args.confidence_from != "candidates" or isinstance(self.schedule, FixedAlpha | LinearAlpha | EssAlpha):
+        if self.args.confidence_from != "candidates" or not record_of(type(self.schedule)).reads("confidence_from"):
             return None  # saves a forward pass
         mask = output["completion_mask"] * output.get("tool_mask", 1)
         logps = output.get("old_per_token_logps")
