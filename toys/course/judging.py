@@ -1,0 +1,360 @@
+"""Judge an answer: run the checks, compare with the referee, and say which mistake was made."""
+
+import functools
+import inspect
+import math
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+
+import apo_edu
+
+from .model import Check, Exercise, Mistake, NotYet, Student
+
+LIBRARY = str(Path(apo_edu.__file__).parent)
+_NOT_STUDENTS = (LIBRARY, str(Path(__file__).parents[1]), "site-packages", str(Path(inspect.__file__).parent))
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One check's outcome. `says` is the diagnosis, `mistake` the name under which a class summary counts it."""
+
+    check: Check
+    passed: bool
+    says: str = ""
+    mistake: str = ""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What a probe gave instead of a value: the name that is counted, and the words."""
+
+    kind: str
+    says: str
+
+
+def judge(exercise: Exercise, answer: Any, student: Student, *, fresh: str = "", guarded: bool = True) -> list[Verdict]:
+    """All checks of an exercise on one answer.
+
+    Args:
+        answer: what the student defined.
+        student: whose numbers are used.
+        fresh: other random cases than the student saw, for grading; the student's own numbers stay.
+        guarded: whether calls of the library count as a mistake.
+    """
+    numbers = student.numbers(exercise)
+    cases = {
+        check.name: list(check.cases(student.generator(f"{exercise.name}.{check.name}", fresh), numbers))
+        for check in exercise.checks
+    }
+
+    def signature(given: Any, watch: Callable[[Any], Any] = lambda given: given) -> dict[str, list[Any]]:
+        return {check.name: _run(check, watch(given), cases[check.name], exercise.seconds) for check in exercise.checks}
+
+    def agreeing(one: dict[str, list[Any]], other: dict[str, list[Any]]) -> dict[str, bool]:
+        return {
+            check.name: all(_agree(a, b, check) for a, b in zip(one[check.name], other[check.name], strict=True))
+            for check in exercise.checks
+        }
+
+    expected = signature(exercise.answer(exercise.referee or exercise.solution, numbers))
+    watch = _Watch(exercise.library)
+    given = signature(answer, watch if guarded else lambda given: given)
+    right = agreeing(given, expected)
+    if watch.called:
+        says = f"this calls {watch.called[0]}: writing it yourself is the point here. The library's function is the referee."
+        return [Verdict(check, False, says, "calls the library") for check in exercise.checks]
+    if all(right.values()):
+        return [Verdict(check, True) for check in exercise.checks]
+
+    same: dict[str, list[Mistake]] = {check.name: [] for check in exercise.checks if not right[check.name]}
+    whole = None
+    for mistake in exercise.mistakes:
+        theirs = signature(exercise.answer(mistake.answer, numbers))
+        agrees, theirs_right = agreeing(given, theirs), agreeing(theirs, expected)
+        agrees |= {c.name: right[c.name] == theirs_right[c.name] for c in exercise.checks if c.noisy}
+        if all(agrees.values()):
+            whole = mistake
+            break
+        for name in same:
+            if agrees[name]:
+                same[name].append(mistake)
+    verdicts = []
+    for check in exercise.checks:
+        if right[check.name]:
+            verdicts.append(Verdict(check, True))
+            continue
+        general = _general(check, given[check.name], expected[check.name], cases[check.name])
+        if whole:
+            verdict = Verdict(check, False, whole.says, whole.name)
+        elif general.kind != "other":
+            verdict = Verdict(check, False, general.says, general.kind)
+        elif same[check.name]:
+            mistake = same[check.name][0]
+            verdict = Verdict(check, False, mistake.says, mistake.name)
+        else:
+            verdict = Verdict(check, False, general.says, general.kind)
+        verdicts.append(verdict)
+    return verdicts
+
+
+def missing(exercise: Exercise) -> list[Verdict]:
+    """The verdicts where nothing was defined."""
+    says = f"`{exercise.name}` is not defined. Run the cell that defines it, under exactly this name."
+    return [Verdict(check, False, says, "not defined") for check in exercise.checks]
+
+
+def _run(check: Check, answer: Any, cases: list[tuple[Any, ...]], seconds: float) -> list[Any]:
+    """The probe's results, case by case; what goes wrong becomes a `Failure`, and after a timeout nothing is run."""
+    results: list[Any] = []
+    try:
+        with time_limit(seconds):
+            for case in cases:
+                results.append(_once(check, answer, case))
+    except TimeLimit:
+        slow = Failure(
+            "too slow", f"took longer than {seconds:g} s. Is there a loop that never ends, or one per element?"
+        )
+        results += [slow] * (len(cases) - len(results))
+    return results
+
+
+def _once(check: Check, answer: Any, case: tuple[Any, ...]) -> Any:
+    if answer is None or answer is Ellipsis:
+        return Failure("not done", "nothing here yet.")
+    try:
+        with _seeded():
+            return _plain(check.probe(answer, *_copies(case)))
+    except NotYet as reason:
+        return Failure("says", str(reason))
+    except NotImplementedError:
+        return Failure("not done", "nothing here yet.")
+    except MemoryError:
+        return Failure("out of memory", "ran out of memory: a tensor here is far too large.")
+    except (Exception, SystemExit) as error:
+        text = str(error).splitlines()[0] if str(error) else ""
+        return Failure("error", f"raises {type(error).__name__}: {text[:200]}{_where(error)}")
+
+
+@contextmanager
+def _seeded() -> Iterator[None]:
+    """The same random numbers for every answer that draws without a generator, and the caller's own afterwards."""
+    state = torch.default_generator.get_state()
+    torch.default_generator.manual_seed(0)
+    try:
+        yield
+    finally:
+        torch.default_generator.set_state(state)
+
+
+def _copies(case: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Arguments that an answer may change in place without harm to the next one."""
+    return tuple(x.clone() if isinstance(x, torch.Tensor) else x for x in case)
+
+
+def _where(error: BaseException) -> str:
+    """The student's own line, if it can be told: the last frame that is neither the library's nor a package's."""
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not any(part in frame.filename for part in _NOT_STUDENTS)
+    ]
+    return f" (in line {frames[-1].lineno}: `{frames[-1].line}`)" if frames and frames[-1].line else ""
+
+
+def _plain(value: Any) -> Any:
+    """A result in a form that can be compared: arrays of float64, strings, tuples of them."""
+    if isinstance(value, torch.Tensor):
+        value = value.detach().cpu()
+        return (value.double() if value.dtype != torch.bool else value).numpy()
+    if value is None or isinstance(value, str | bool):
+        return value
+    if isinstance(value, dict):
+        return tuple((str(key), _plain(value[key])) for key in sorted(value, key=str))
+    if isinstance(value, int | float | np.number | np.ndarray):
+        return np.asarray(value, dtype=np.float64)
+    if isinstance(value, list | tuple):
+        if all(isinstance(entry, int | float | np.number) for entry in value):
+            return np.asarray(value, dtype=np.float64)
+        return tuple(_plain(entry) for entry in value)
+    return Failure("wrong type", f"gives a {type(value).__name__}; expected numbers or tensors.")
+
+
+def _agree(one: Any, other: Any, check: Check) -> bool:
+    """Whether two results are the same within the check's tolerance; NaN equals NaN, failures by their words."""
+    if isinstance(one, Failure) or isinstance(other, Failure):
+        return (
+            isinstance(one, Failure)
+            and isinstance(other, Failure)
+            and one.kind == other.kind
+            and one.says == other.says
+        )
+    if isinstance(one, tuple) and isinstance(other, tuple):
+        return len(one) == len(other) and all(_agree(a, b, check) for a, b in zip(one, other, strict=True))
+    if isinstance(one, np.ndarray) and isinstance(other, np.ndarray) and one.dtype != bool:
+        if one.shape != other.shape:
+            return False
+        finite = np.isfinite(one) & np.isfinite(other)
+        if not np.array_equal(one[~finite], other[~finite], equal_nan=True):
+            return False
+        one, other = one[finite], other[finite]
+        return bool((np.abs(one - other) <= check.rtol * np.abs(other).max(initial=0.0) + check.floor).all())
+    return type(one) is type(other) and bool(np.array_equal(one, other))
+
+
+def _general(check: Check, given: list[Any], expected: list[Any], cases: list[tuple[Any, ...]]) -> Failure:
+    """What can be said without knowing the mistake; kind "other" where that is only where it differs."""
+    wrong = [i for i, (a, b) in enumerate(zip(given, expected, strict=True)) if not _agree(a, b, check)]
+    first = wrong[0]
+    at = f" for {shown}" if (shown := _show_case(cases[first])) else ""
+    if isinstance(given[first], Failure):
+        failure = given[first]
+        if failure.kind == "says":
+            return Failure("other", failure.says)
+        return Failure(failure.kind, failure.says + (at if failure.kind == "error" else ""))
+    pairs = [(given[i], expected[i]) for i in range(len(given))]
+    arrays = [(a, b) for a, b in pairs if isinstance(a, np.ndarray) and isinstance(b, np.ndarray) and b.dtype != bool]
+    shape = next(((a.shape, b.shape) for a, b in arrays if a.shape != b.shape), None)
+    if shape:
+        remedy = " Sum over the last dimension only: leading dimensions stay." if len(shape[0]) < len(shape[1]) else ""
+        return Failure("wrong shape", f"gives shape {shape[0]}; expected {shape[1]}{at}.{remedy}")
+    if arrays and len(arrays) == len(pairs):
+        mine = np.concatenate([a.ravel() for a, _ in arrays])
+        right = np.concatenate([b.ravel() for _, b in arrays])
+        if not np.isfinite(mine[np.isfinite(right)]).all():
+            word = "NaN" if np.isnan(mine).any() else "an infinite number"
+            return Failure("not finite", f"gives {word}{at}. {check.hint or 'Look for 0/0, log 0 or an overflow.'}")
+        if np.ptp(right) > 0 and len(mine) > 1 and np.ptp(mine) == 0:
+            return Failure("constant", f"gives {mine[0]:g} whatever it is given.")
+        large = np.abs(right) > 1e-9 * np.abs(right).max(initial=0.0)
+        ratio = mine[large] / right[large]
+        if len(ratio) > 2 and np.ptp(ratio) < 1e-6 * np.abs(ratio).max() and abs(ratio[0] - 1) > 1e-6:
+            return Failure("a factor", f"is {_factor(float(ratio.mean()))} the right value everywhere.")
+    words = f"{at.strip().capitalize()}: gives {_show(given[first])}, expected {_show(expected[first])}. {check.hint}"
+    return Failure("other", words.strip().removeprefix(": "))
+
+
+_FACTORS = {"log 2": math.log(2), "1/log 2 (logarithms to base 2?)": 1 / math.log(2)}
+_FACTORS |= {"1/log 10 (logarithms to base 10?)": 1 / math.log(10)}
+
+
+def _factor(ratio: float) -> str:
+    if abs(ratio + 1) < 1e-6:
+        return "minus"
+    name = next((name for name, value in _FACTORS.items() if math.isclose(ratio, value, rel_tol=1e-6)), f"{ratio:.6g}")
+    return f"{name} times"
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, np.ndarray):
+        if value.size == 1:
+            return f"{value.item():.8g}"
+        return "[" + ", ".join(f"{x:.6g}" for x in value.ravel()[:4]) + (", ...]" if value.size > 4 else "]")
+    if isinstance(value, tuple):
+        return "(" + ", ".join(_show(entry) for entry in value) + ")"
+    return repr(value)
+
+
+def _show_case(case: tuple[Any, ...]) -> str:
+    """The arguments of a case, shortly: numbers and small tensors in full, of the rest the shape."""
+    words = []
+    for x in case:
+        if isinstance(x, torch.Tensor):
+            words.append(_show(x.double().numpy()) if x.numel() <= 4 else f"a tensor of shape {tuple(x.shape)}")
+        elif isinstance(x, bool | int | float | str):
+            words.append(f"{x:.6g}" if isinstance(x, float) else repr(x))
+    return "(" + ", ".join(words) + ")" if words else ""
+
+
+class TimeLimit(BaseException):
+    """Raised inside code that took too long; not an Exception, so that `except Exception` does not hold it up."""
+
+
+@contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """Raise `TimeLimit` in the block after `seconds`; without effect off the main thread and on Windows.
+
+    Limits may be nested: the outer one goes on where it was.
+    """
+    if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        raise TimeLimit
+
+    handler = signal.signal(signal.SIGALRM, stop)
+    outer, _ = signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        left, _ = signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, handler)
+        if outer:
+            signal.setitimer(signal.ITIMER_REAL, max(outer - (seconds - left), 1e-3))
+
+
+class _Watch:
+    """Wraps answers so that calls into `apo_edu` from inside them are noted in `called`, however they are spelled."""
+
+    def __init__(self, allowed: tuple[str, ...] | str):
+        self.allowed = allowed
+        self.called: list[str] = []
+
+    def __call__(self, answer: Any) -> Any:
+        if self.allowed == "all" or not callable(answer):
+            return answer
+        if inspect.isclass(answer):
+            return lambda *args, **kwargs: _Instance(self._wrap(answer)(*args, **kwargs), self._wrap)
+        return self._wrap(answer)
+
+    def _wrap(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function, updated=())
+        def watched(*args: Any, **kwargs: Any) -> Any:
+            before = sys.getprofile()
+            sys.setprofile(self._look)
+            try:
+                return function(*args, **kwargs)
+            finally:
+                sys.setprofile(before)
+
+        return watched
+
+    def _look(self, frame: FrameType, event: str, argument: Any) -> None:
+        if event != "call" or not frame.f_code.co_filename.startswith(LIBRARY):
+            return
+        caller: FrameType | None = frame.f_back
+        while caller is not None and caller.f_code.co_name != "watched":
+            if caller.f_code.co_filename.startswith(LIBRARY) and caller.f_code.co_name in self.allowed:
+                return  # inside a function that may be called
+            caller = caller.f_back
+        if frame.f_code.co_name not in self.allowed:
+            self.called.append(f"apo_edu's {frame.f_code.co_name}")
+
+
+class _Instance:
+    """An instance of a student's class whose methods are watched."""
+
+    def __init__(self, inner: Any, wrap: Callable[..., Any]):
+        object.__setattr__(self, "_inner", inner)
+        object.__setattr__(self, "_wrap", wrap)
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._inner, name)
+        return self._wrap(value) if inspect.ismethod(value) else value
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self._inner, name, value)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._wrap(self._inner.__call__)(*args, **kwargs)
