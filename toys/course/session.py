@@ -38,7 +38,7 @@ class Session:
         item = self._exercise(prediction)
         names = sys._getframe(1).f_globals
         said = names.get(prediction)
-        if said not in item.choices:
+        if not isinstance(said, str) or said not in item.choices:
             print(
                 f"Predict first: set {prediction} to one of {', '.join(map(repr, item.choices))}, then run this cell again."
             )
