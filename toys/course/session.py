@@ -4,6 +4,7 @@ import os
 import sys
 from typing import Any
 
+from .catalogue import load
 from .judging import Verdict, judge, missing
 from .model import Assignment, Exercise, NotYet, Student
 
@@ -60,8 +61,6 @@ _NOTHING = object()
 
 def start(assignment: str, student: str, variant: str = "") -> Session:
     """Begin: from the assignment's name and your student id to what gives you your numbers and checks your answers."""
-    from . import load
-
     if not student.strip():
         print(
             'Write your student id into start(..., student="..."): your numbers follow from it. Until then: "nobody".'

@@ -1,0 +1,14 @@
+"""Which assignments there are, by name."""
+
+import importlib
+
+from .model import Assignment
+
+ASSIGNMENTS = ("a1",)
+
+
+def load(name: str) -> Assignment:
+    """The assignment of this name."""
+    if name not in ASSIGNMENTS:
+        raise ValueError(f"assignment is {name!r}; expected one of {', '.join(ASSIGNMENTS)}.")
+    return importlib.import_module(f"{__package__}.{name}").assignment
