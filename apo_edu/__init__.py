@@ -5,27 +5,39 @@ the Boltzmann target in `targets`, the objectives in `objectives`, the schedules
 failure signatures in `diagnostics`.
 """
 
-from . import objectives, palette
+from . import objectives, palette, schedules
 from .anchored import anchored_log_policy, anchored_logits
-from .diagnostics import FailureMonitor, Finding, effective_sample_size, normalized_entropy
+from .diagnostics import LIMITS, FailureMonitor, Finding, Limits, effective_sample_size, normalized_entropy
 from .divergences import alpha_divergence, alpha_divergence_grad, box_cox, forward_kl, reverse_kl, tilted_log_weights
 from .objectives import GroupBatch
-from .schedules import EssAlpha, FixedAlpha, GuardedAlpha, LinearAlpha, Signals, candidate_entropy, group_signals
+from .schedules import (
+    EssAlpha,
+    FixedAlpha,
+    GuardedAlpha,
+    LinearAlpha,
+    Signals,
+    answer_entropy,
+    candidate_entropy,
+    group_signals,
+)
 from .targets import boltzmann_log_target, group_advantages
 
 __all__ = [
+    "LIMITS",
     "EssAlpha",
     "FailureMonitor",
     "Finding",
     "FixedAlpha",
     "GroupBatch",
     "GuardedAlpha",
+    "Limits",
     "LinearAlpha",
     "Signals",
     "alpha_divergence",
     "alpha_divergence_grad",
     "anchored_log_policy",
     "anchored_logits",
+    "answer_entropy",
     "boltzmann_log_target",
     "box_cox",
     "candidate_entropy",
@@ -37,5 +49,6 @@ __all__ = [
     "objectives",
     "palette",
     "reverse_kl",
+    "schedules",
     "tilted_log_weights",
 ]

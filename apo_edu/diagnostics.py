@@ -4,7 +4,8 @@ import math
 import statistics
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -53,44 +54,104 @@ class Finding:
         return f"step {self.step}: {self.message} {self.remedy}"
 
 
+def _limit(default: Any, unit: str, why: str) -> Any:
+    return field(default=default, metadata={"unit": unit, "why": why})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """Where a number of a run stops being healthy: the one table that `FailureMonitor` and every tool quote.
+
+    All of them are ours; each field's metadata holds its `unit` and `why` it is what it is. What depends on the scale of
+    the reward (`solved`) has to be given for a reward that does not end at 1.
+    """
+
+    window: int = _limit(20, "optimiser steps", "compared at a time; suits runs of a hundred steps or more")
+    solved: float | None = _limit(
+        0.9,
+        "reward",
+        "a mean above it leaves little to lose or gain; for rewards up to 1. None: never counts as solved",
+    )
+    gain: float = _limit(2.0, "standard errors", "a change of the mean reward beyond it is not noise, 19 times in 20")
+    entropy_fall: float = _limit(2.0, "times", "token entropy that fell by this factor has to have bought some reward")
+    entropy_high: float = _limit(0.8, "of the first steps' token entropy", "above it, exploration has hardly narrowed")
+    at_rest: float = _limit(0.95, "of alpha_max", "an alpha above it has not left its upper end")
+    spike: float = _limit(10.0, "times the median", "gradient norms of a healthy run stay within a factor of a few")
+    ess: float = _limit(1.2, "completions", "below it one completion of each group carries the gradient")
+    log_ratio: float = _limit(
+        10.0, "nats", "|log q/p| beyond it: one of the two gives the completion less than 1/20,000"
+    )
+    truncated: float = _limit(0.2, "of the completions", "above it right answers may be lost to the length limit")
+    with_signal: float = _limit(0.25, "of the groups", "below it most of the sampling teaches nothing")
+    alpha_reach: float = _limit(0.02, "alpha", "a schedule that cannot move alpha further is a fixed alpha")
+
+    def __post_init__(self) -> None:
+        if self.window < 4:
+            raise ValueError(
+                f"window is {self.window}; expected at least 4 steps. 20 suits runs of a hundred steps or more."
+            )
+        for name in ("entropy_fall", "spike", "ess"):
+            if not getattr(self, name) > 1:
+                raise ValueError(
+                    f"{name} is {getattr(self, name)}; expected > 1 ({_meaning(name)}), e.g. {_default(name)}."
+                )
+        for name in ("gain", "log_ratio"):
+            if not getattr(self, name) > 0:
+                raise ValueError(
+                    f"{name} is {getattr(self, name)}; expected > 0 ({_meaning(name)}), e.g. {_default(name)}."
+                )
+        for name in ("entropy_high", "at_rest", "truncated", "with_signal"):
+            if not 0 < getattr(self, name) <= 1:
+                raise ValueError(
+                    f"{name} is {getattr(self, name)}; expected in (0, 1] ({_meaning(name)}), e.g. {_default(name)}."
+                )
+
+
+def _default(name: str) -> Any:
+    return Limits.__dataclass_fields__[name].default
+
+
+def _meaning(name: str) -> str:
+    return str(Limits.__dataclass_fields__[name].metadata["unit"])
+
+
+LIMITS = Limits()
+
+
 class FailureMonitor:
     """Watches a stream of step metrics for the four failure signatures that arXiv 2512.22953 names.
 
-    | signature              | what is seen                                                                           |
-    | ---------------------- | -------------------------------------------------------------------------------------- |
-    | `entropy_collapse`     | token entropy halved, and the reward has not risen since it was twice as high          |
-    | `stagnant_exploration` | reward flat over two windows and improvable, entropy high, alpha within 5 % of its top |
-    | `gradient_instability` | a gradient norm above `spike` times the median, or weights carried by one sample (ESS) |
-    | `extreme_ratios`       | |log q/p| above `max_log_ratio` nats                                                   |
+    | signature              | what is seen                                                                              |
+    | ---------------------- | ----------------------------------------------------------------------------------------- |
+    | `entropy_collapse`     | token entropy halved, and the reward has not risen since it was twice as high             |
+    | `stagnant_exploration` | reward flat over two windows and improvable, entropy high, alpha at its upper end         |
+    | `gradient_instability` | a gradient norm far above the median, or weights carried by one completion (ESS)          |
+    | `extreme_ratios`       | |log q/p| beyond what either distribution should give                                     |
 
-    The signatures are the paper's; the thresholds are ours. Each is reported once until it has cleared. A gain counts when
-    it exceeds two standard errors; it is measured over as long as the entropy took to fall, or over two windows, because
-    within one window the noise of a healthy run hides its gain. Non-finite and missing metrics are not judged.
+    The signatures are the paper's; the limits are ours (`Limits`), and so are the remedies, which say what the bandit's
+    experiments support. Each is reported once until it has cleared. A gain is measured over as long as the entropy took to
+    fall, or over two windows, because within one window the noise of a healthy run hides its gain. Non-finite and missing
+    metrics are not judged.
 
     Args:
-        window: number of steps that are compared, >= 4.
         alpha_max: the schedule's upper end; None takes the largest alpha of the stream, once alpha has moved at all, so
             that a constant alpha is no finding.
-        spike: how many times the median gradient norm counts as a spike, > 1.
-        max_log_ratio: |log q/p| that counts as extreme, in nats.
+        limits: where to draw the lines.
+        changes: single limits by name, e.g. `FailureMonitor(solved=9.0)` for a reward from 0 to 10.
+
+    Raises:
+        ValueError: a limit out of its range.
     """
 
-    def __init__(
-        self, *, window: int = 20, alpha_max: float | None = None, spike: float = 10.0, max_log_ratio: float = 10.0
-    ) -> None:
-        if window < 4:
-            raise ValueError(
-                f"window is {window}; expected at least 4 steps. 20 suits runs of a hundred steps or more."
-            )
-        if not spike > 1:
-            raise ValueError(f"spike is {spike}; expected > 1, a multiple of the median gradient norm, e.g. 10.")
-        self.window, self.alpha_max, self.spike, self.max_log_ratio = window, alpha_max, spike, max_log_ratio
+    def __init__(self, *, alpha_max: float | None = None, limits: Limits = LIMITS, **changes: Any) -> None:
+        self.limits, self.alpha_max = replace(limits, **changes), alpha_max
+        self.window = self.limits.window
         self.findings: list[Finding] = []
-        self._history: deque[Mapping[str, float]] = deque(maxlen=window)
+        self._history: deque[Mapping[str, float]] = deque(maxlen=self.window)
         # Of the whole run, for the steps that have both: mean rewards, and the token entropy smoothed over a quarter window.
         self._rewards: list[float] = []
         self._entropies: list[float] = []
-        self._recent_entropy: deque[float] = deque(maxlen=max(2, window // 4))
+        self._recent_entropy: deque[float] = deque(maxlen=max(2, self.window // 4))
         self._alphas_seen: tuple[float, float] | None = None  # the smallest and the largest
         self._active: set[str] = set()
 
@@ -124,6 +185,9 @@ class FailureMonitor:
     def _series(self, key: str) -> list[float]:
         return [value for m in self._history if (value := _number(m, key)) is not None]
 
+    def _solved(self, rewards: list[float]) -> bool:
+        return self.limits.solved is not None and statistics.fmean(rewards) > self.limits.solved
+
     def _full(self, *keys: str) -> bool:
         return all(len(self._series(key)) == self.window for key in keys)
 
@@ -133,20 +197,22 @@ class FailureMonitor:
         half = self.window // 2
         now, recent = self._entropies[-1], self._rewards[-half:]
         # When was the entropy last twice what it is? The reward of then is what the exploration should have bought.
-        ago = next((s for s in range(len(self._entropies) - 1 - half, -1, -1) if self._entropies[s] > 2 * now), None)
+        high = self.limits.entropy_fall * now
+        ago = next((s for s in range(len(self._entropies) - 1 - half, -1, -1) if self._entropies[s] > high), None)
         if ago is None:
             return None
         first = max(0, ago + 1 - half)
         gain, error = _gain(self._rewards[first : first + half], recent)
-        # A solved task also has low entropy: below 0.9 there is still something that the collapse may have lost.
-        if gain > 2 * error or statistics.fmean(recent) > 0.9:
+        # A solved task also has low entropy: below that there is still something that the collapse may have lost.
+        if gain > self.limits.gain * error or self._solved(recent):
             return None
         return (
             f"Entropy collapse without reward gain: token entropy fell from {self._entropies[ago]:.3g} to {now:.3g} nats "
             f"while the reward moved by {gain:+.3g} (standard error {error:.2g}) over {len(self._rewards) - 1 - ago} "
             "steps.",
-            "Raise alpha_min (below 0.3 the paper saw collapse), raise rho so that noise reads less as improvement, or "
-            "set a noise_guard of 2.",
+            "Take shorter steps: a lower lr, or fewer updates per batch of samples. The paper saw such collapse below alpha "
+            "0.3; in our bandit it goes away at equal step length, so alpha_min helps by shortening the step. Under Adam "
+            "only lr does.",
         )
 
     def _stagnant_exploration(self) -> tuple[str, str] | None:
@@ -156,20 +222,24 @@ class FailureMonitor:
         if top is None and self._alphas_seen is not None and self._alphas_seen[0] < self._alphas_seen[1]:
             top = self._alphas_seen[1]
         alphas, rewards = self._series("alpha"), self._rewards[-self.window :]
-        if top is None or min(alphas) < 0.95 * top:
+        if top is None or min(alphas) < self.limits.at_rest * top:
             return None
         gain, error = _gain(self._rewards[-2 * self.window : -self.window], rewards)
         entropy = statistics.fmean(self._series("token_entropy"))
-        high = entropy >= 0.8 * self._entropies[min(len(self._entropies), max(2, self.window // 4)) - 1]
-        # Saturated is not stagnant: a binary reward above 0.9 has little left to improve.
-        if gain > 2 * error or not high or statistics.fmean(rewards) > 0.9:
+        high = (
+            entropy
+            >= self.limits.entropy_high * self._entropies[min(len(self._entropies), max(2, self.window // 4)) - 1]
+        )
+        # Saturated is not stagnant: a solved task has little left to improve.
+        if gain > self.limits.gain * error or not high or self._solved(rewards):
             return None
         return (
             f"Stagnant reward with high entropy: alpha stayed at {min(alphas):.2f} or above (alpha_max {top:.2f}), the "
             f"reward moved by {gain:+.3g} (standard error {error:.2g}) between the last two windows of {self.window} "
             f"steps and the entropy is still {entropy:.3g} nats.",
-            "See whether the improvement gate p_t is held at 0: lower noise_guard or gain_scale, lower rho, read "
-            "another confidence_from, or lower alpha_max. If every reward in a group is equal, no alpha can help.",
+            "Look at groups_with_signal first: where every reward in a group is equal, no alpha can help; then at lr. A flat "
+            "reward holds the improvement gate p_t at 0, so a guarded run at rest is a run at alpha_max: to try another "
+            "order, hold one (schedule=fixed) or lower alpha_max.",
         )
 
     def _gradient_instability(self) -> tuple[str, str] | None:
@@ -178,29 +248,31 @@ class FailureMonitor:
             return None
         median = statistics.median(norms[:-1])
         ess = self._series("ess")
-        if median > 0 and norms[-1] > self.spike * median:
+        if median > 0 and norms[-1] > self.limits.spike * median:
             return (
                 f"Gradient instability: the gradient norm is {norms[-1]:.3g}, {norms[-1] / median:.0f} times its median "
-                f"over {len(norms)} steps; the weights r^alpha are heavy-tailed.",
-                "Clip the gradient (max_grad_norm), lower lr, or raise tau_anc or beta_r so that q/p is less extreme.",
+                f"over {len(norms)} steps.",
+                "Clip the gradient (max_grad_norm), lower lr, or raise beta_r, which makes the target softer. Orders near 0 "
+                "have unbounded weights (log r), those above 0 are at least -1/alpha.",
             )
-        if self._full("ess") and statistics.fmean(ess) < 1.2:
+        if self._full("ess") and statistics.fmean(ess) < self.limits.ess:
             return (
                 f"Gradient instability: the effective sample size of the weights is {statistics.fmean(ess):.2f} over "
                 f"{self.window} steps: one completion carries each group's gradient.",
-                "Raise beta_r, sample a larger group, or use schedule=ess, which holds the effective sample size.",
+                "Raise beta_r or lower alpha (on policy only alpha / beta_r counts), or use schedule=ess, which holds the "
+                "effective sample size.",
             )
         return None
 
     def _extreme_ratios(self) -> tuple[str, str] | None:
         ratios = self._series("log_ratio_max")
-        if not ratios or ratios[-1] <= self.max_log_ratio:
+        if not ratios or ratios[-1] <= self.limits.log_ratio:
             return None
         return (
-            f"Extreme ratios: |log q/p| reached {ratios[-1]:.3g} nats (limit {self.max_log_ratio:g}): the policy gives "
+            f"Extreme ratios: |log q/p| reached {ratios[-1]:.3g} nats (limit {self.limits.log_ratio:g}): the policy gives "
             "almost no probability to a completion that the target wants, or the other way round.",
-            "Raise beta_r (a softer target) or tau_anc (a softer anchored policy), lower lr, or take fewer updates per "
-            "batch of samples.",
+            "Raise beta_r: on a batch's first update it alone says how extreme q is. If only later updates are extreme, "
+            "lower lr or take fewer updates per batch of samples.",
         )
 
 

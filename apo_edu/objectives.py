@@ -350,18 +350,19 @@ def dr_grpo(
     alpha: float | Tensor | None = None,
     epsilon: float = 0.2,
     max_tokens: int,
-    scale: str = "group",
+    scale: str = "none",
 ) -> tuple[Tensor, Stats]:
     """Dr.GRPO: GRPO divided by a constant length, so that long wrong answers are not favoured.
 
         L = -mean_i 1/max_tokens sum_t min(rho_it A_i, clip(rho_it, 1 - epsilon, 1 + epsilon) A_i)
 
-    The published method (arXiv 2503.20783) also drops the division by the standard deviation: that is scale="none", and
-    what the trainer and the bandit run. The default, "group", equals TRL's loss_type="dr_grpo" on TRL's own advantages,
-    so that the losses can be compared one change at a time. `alpha` is accepted and unused.
+    The advantages are r - mean, without the division by the standard deviation, as published (arXiv 2503.20783).
+    scale="group" divides by it: then it equals TRL's loss_type="dr_grpo" on TRL's own advantages, which is GRPO with one
+    change. `alpha` is accepted and unused.
 
     Args:
         max_tokens: the longest completion allowed, in tokens; > 0.
+        scale: of the advantages, see `group_advantages`.
     """
     require_positive("max_tokens", max_tokens, remedy="Pass the limit that completions were sampled with.")
     surrogate, on, stats = _clipped_surrogate(batch, epsilon, epsilon, scale=scale)

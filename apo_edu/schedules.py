@@ -18,9 +18,9 @@ from .diagnostics import effective_sample_size, normalized_entropy
 from .divergences import tilted_log_weights
 from .objectives import LEFT_OUT, GroupBatch, group_distributions, sequence_logps
 from .records import Record, import_attribute, nearest, options_of
-from .validation import require_choice
+from .validation import require_choice, require_group
 
-CONFIDENCE_SOURCES = ("candidates", "tokens", "anchored", "target")
+CONFIDENCE_SOURCES = ("tokens", "answers", "candidates", "anchored", "target")
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,9 @@ def group_signals(
     beta_r: float | Tensor,
     logp_reduction: str = "mean",
     scale: str = "none",
-    confidence_from: str = "candidates",
+    confidence_from: str = "tokens",
     token_entropy: float | Tensor | None = None,
+    answers: Tensor | None = None,
     num_runs: int | None = None,
 ) -> Signals:
     """Read a schedule's signals off a batch: one function for the bandit and for the trainer.
@@ -55,9 +56,12 @@ def group_signals(
     The paper's confidence is one minus the normalised entropy "of the candidate set". Which distribution that is decides
     what the schedule does, so it is named (the names and the default are ours; notebook 05 shows the effect):
 
-    * "candidates": softmax of the sequence log-probabilities over the group, the policy restricted to its candidates.
     * "tokens": the policy's own choice at each token, averaged; pass it as `token_entropy`, normalised to [0, 1]. In a
-      bandit this is the entropy of the arms.
+      bandit this is the entropy of the arms. For a language model it is near 1, since most tokens are sure.
+    * "answers": how often the completions of a group end in the same answer, see `answer_entropy`; pass them as `answers`.
+      In a bandit the answer is the arm.
+    * "candidates": softmax of the sequence log-probabilities over the group, the policy restricted to its candidates. With
+      means over tokens these are close to each other, so that c_t is near 0 and alpha hardly leaves alpha_max.
     * "anchored": p_theta over the group. On policy this is uniform, so c_t = 0 and alpha never leaves alpha_max.
     * "target": q over the group: how decisive the rewards are, not how sure the policy is.
 
@@ -70,6 +74,7 @@ def group_signals(
         tau_anc, beta_r, logp_reduction, scale: as for `apo`.
         confidence_from: one of the names above.
         token_entropy: mean normalised token entropy, a number or [runs]; only for "tokens".
+        answers: [prompts, group] integers, equal where two completions give the same answer; only for "answers".
         num_runs: reads the prompts as [runs, prompts per run] and returns tensors [runs]; None is one run, in floats.
     """
     require_choice("confidence_from", confidence_from, CONFIDENCE_SOURCES)
@@ -85,9 +90,17 @@ def group_signals(
     if confidence_from == "tokens":
         if token_entropy is None:
             raise ValueError(
-                "token_entropy is None; expected the normalised token entropy for confidence_from='tokens'."
+                "token_entropy is None; expected the normalised token entropy for confidence_from='tokens', the default. "
+                "Pass it, or read another confidence_from."
             )
         entropy = torch.as_tensor(token_entropy, dtype=torch.float64).expand(runs)
+    elif confidence_from == "answers":
+        if answers is None:
+            raise ValueError(
+                "answers is None; expected [prompts, group] integers for confidence_from='answers', one for each distinct "
+                "final answer (a bandit's arm). Pass them, or read another confidence_from."
+            )
+        entropy = answer_entropy(answers, valid=batch.valid).view(runs, -1).mean(-1)
     elif confidence_from == "anchored":
         entropy = _group_entropy(log_p, batch.valid).view(runs, -1).mean(-1)
     elif confidence_from == "target":
@@ -119,6 +132,42 @@ def candidate_entropy(batch: GroupBatch, *, logp_reduction: str = "mean") -> Ten
     if batch.valid is not None:
         logps = logps.masked_fill(~batch.valid.bool(), LEFT_OUT)
     return _group_entropy(torch.log_softmax(logps, dim=-1), batch.valid)
+
+
+def answer_entropy(answers: Tensor, *, valid: Tensor | None = None) -> Tensor:
+    """Normalised entropy of the answers that a group's completions end in: how far the policy is from always saying the same.
+
+        H / log n,   H = -sum_a f_a log f_a,   f_a = fraction of the group's n completions with answer a
+
+    The divisor is the logarithm of the group size, because how many answers are possible is not known: it is 1 only where
+    every completion answers differently, and a question with two answers stays below log 2 / log n. H of a small group is
+    biased low for the same reason.
+
+    Args:
+        answers: [..., group] integers, equal where two completions of a prompt give the same answer; only equality counts.
+            Completions without an answer share one number of their own, e.g. -1, and so are one more answer.
+        valid: [..., group] booleans; False leaves a completion out (and n is what is left).
+
+    Returns:
+        [...] in [0, 1], float64; 1, no confidence, where fewer than two completions count.
+
+    Raises:
+        ValueError: answers of a floating dtype, or a group of 1.
+    """
+    require_group("answers", answers)
+    if answers.is_floating_point():
+        raise ValueError(
+            f"answers has dtype {answers.dtype}; expected integers, one for each distinct answer. Number the answers, e.g. "
+            "[seen.setdefault(text, len(seen)) for text in texts]."
+        )
+    dtype = torch.float64 if answers.device.type != "mps" else torch.float32
+    keep = torch.ones_like(answers, dtype=dtype) if valid is None else valid.to(dtype)
+    members = keep.sum(-1)
+    same = ((answers[..., :, None] == answers[..., None, :]) * keep[..., None, :]).sum(-1)
+    # A mean over completions of -log of their answer's fraction is the sum over answers of -f log f.
+    surprise = (keep * (members[..., None] / same.clamp(min=1)).log()).sum(-1)
+    entropy = surprise / (members * members.clamp(min=2).log()).clamp(min=1)
+    return torch.where(members >= 2, entropy, torch.ones_like(entropy))
 
 
 def _group_entropy(log_p: Tensor, valid: Tensor | None) -> Tensor:

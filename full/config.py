@@ -114,7 +114,7 @@ class TrainConfig:
     gain_scale: float = option(0.1, "Reward gain at which the improvement gate is 3/4 open. Ours.")
     noise_guard: float = option(0.0, "Standard errors a gain must exceed to count. Paper: 0; 1 to 2 keep noise out.")
     confidence_from: Literal["candidates", "tokens", "anchored", "target"] = option(
-        "candidates", "Whose entropy is the schedule's confidence; see apo_edu.group_signals. Paper: the candidate set."
+        "tokens", "Whose entropy is the schedule's confidence; see apo_edu.group_signals. Paper: the candidate set."
     )
     ess_fraction: float = option(0.5, "schedule=ess: the effective sample size to hold, as a fraction of the group.")
 

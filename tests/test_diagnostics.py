@@ -1,12 +1,13 @@
 """Entropies and effective sample size by hand; the monitor sees each failure signature and leaves healthy runs alone."""
 
+import dataclasses
 import math
 import random
 
 import pytest
 import torch
 
-from apo_edu import FailureMonitor, effective_sample_size, normalized_entropy
+from apo_edu import LIMITS, FailureMonitor, Limits, effective_sample_size, normalized_entropy
 
 
 def test_entropy_by_hand():
@@ -31,14 +32,18 @@ def test_bad_input():
         effective_sample_size(torch.tensor([math.nan, 0.0]))
     with pytest.raises(ValueError, match="window is 2; expected at least 4"):
         FailureMonitor(window=2)
-    with pytest.raises(ValueError, match="spike is 1; expected > 1"):
+    with pytest.raises(ValueError, match=r"spike is 1; expected > 1 \(times the median\), e.g. 10.0"):
         FailureMonitor(spike=1)
+    with pytest.raises(ValueError, match=r"log_ratio is -1; expected > 0 \(nats\)"):
+        Limits(log_ratio=-1)
+    with pytest.raises(ValueError, match=r"at_rest is 1.5; expected in \(0, 1\] \(of alpha_max\)"):
+        Limits(at_rest=1.5)
 
 
-def watch(steps, seed=0, alpha_max=0.9, **curves):
+def watch(steps, seed=0, alpha_max=0.9, limits=LIMITS, **curves):
     """Signatures found on a synthetic run; each curve is a function of the step, with noise as in real runs."""
     rng = random.Random(seed)
-    monitor = FailureMonitor(alpha_max=alpha_max)
+    monitor = FailureMonitor(alpha_max=alpha_max, limits=limits)
     healthy = {
         "reward_mean": lambda t: 0.3 + 0.4 * t / steps + rng.gauss(0, 0.03),
         "token_entropy": lambda t: 0.5 - 0.2 * t / steps + rng.gauss(0, 0.02),
@@ -117,13 +122,13 @@ def test_a_constant_alpha_is_no_finding_where_there_is_no_schedule():
             "entropy_collapse",
             {"token_entropy": lambda t: 0.5 * math.exp(-t / 20), "reward_mean": lambda t: 0.3},
             "Entropy collapse without reward gain: token entropy fell from",
-            "Raise alpha_min",
+            "a lower lr, or fewer updates",
         ),
         (
             "stagnant_exploration",
             {"reward_mean": lambda t: 0.3, "token_entropy": lambda t: 0.5, "alpha": lambda t: 0.9},
             "Stagnant reward with high entropy: alpha stayed at 0.90",
-            "improvement gate",
+            "groups_with_signal first",
         ),
         (
             "gradient_instability",
@@ -176,3 +181,50 @@ def test_missing_and_non_finite_metrics_are_not_judged():
             100, reward_mean=lambda t: 0.3, token_entropy=lambda t: math.nan if t < 6 else 0.5 * math.exp(-t / 20)
         )
     }
+
+
+FLAT = {"alpha": lambda t: 0.9, "token_entropy": lambda t: 0.5}
+
+
+@pytest.mark.parametrize("scale", [1.0, 10.0])
+def test_solved_is_in_the_unit_of_the_reward(scale):
+    # A reward from 0 to `scale` that stays at 0.3 of it: with the limit of a reward up to 1 it would count as solved.
+    stuck = FLAT | {"reward_mean": lambda t: 0.3 * scale}
+    assert {f.signature for f in watch(100, limits=Limits(solved=0.9 * scale), **stuck)} == {"stagnant_exploration"}
+    assert bool(watch(100, **stuck)) is (scale == 1.0)
+    solved = FLAT | {"reward_mean": lambda t: 0.95 * scale}
+    assert watch(100, limits=Limits(solved=0.9 * scale), **solved) == []
+    never = watch(100, limits=Limits(solved=None), **solved)
+    assert {f.signature for f in never} == {"stagnant_exploration"}
+
+
+@pytest.mark.parametrize(
+    ("strict", "loose", "curves"),
+    [
+        ({"spike": 3.0}, {"spike": 5.0}, {"grad_norm": lambda t: 4.0 if t == 70 else 1.0}),
+        ({"ess": 2.5}, {"ess": 1.5}, {"ess": lambda t: 2.0}),
+        ({"log_ratio": 4.0}, {"log_ratio": 6.0}, {"log_ratio_max": lambda t: 5.0}),
+        ({"at_rest": 0.5}, {"at_rest": 0.95}, {**FLAT, "reward_mean": lambda t: 0.3, "alpha": lambda t: 0.6}),
+        (
+            {"entropy_high": 0.5},
+            {"entropy_high": 0.9},
+            {**FLAT, "reward_mean": lambda t: 0.3, "token_entropy": lambda t: 0.5 if t < 10 else 0.4},
+        ),
+        (
+            {"entropy_fall": 1.2},
+            {"entropy_fall": 3.0},
+            {"reward_mean": lambda t: 0.3, "token_entropy": lambda t: 0.5 if t < 50 else 0.3},
+        ),
+    ],
+    ids=lambda value: next(iter(value)),
+)
+def test_each_limit_draws_its_line(strict, loose, curves):
+    quiet = {"grad_norm": lambda t: 1.0, "ess": lambda t: 4.0, "log_ratio_max": lambda t: 1.0}
+    assert watch(100, limits=Limits(**strict), **{**quiet, **curves})
+    assert watch(100, limits=Limits(**loose), **{**quiet, **curves}) == []
+
+
+def test_single_limits_change_the_given_table():
+    monitor = FailureMonitor(limits=Limits(spike=3.0), solved=9.0)
+    assert (monitor.limits.spike, monitor.limits.solved, monitor.limits.ess) == (3.0, 9.0, LIMITS.ess)
+    assert all({"unit", "why"} == set(f.metadata) for f in dataclasses.fields(Limits))

@@ -210,8 +210,8 @@ def test_token_and_length_normalisation_by_hand():
     for objective, options, want in (
         (objectives.grpo, {}, [[-a / 2, 0, 0], [a / 6, a / 6, a / 6]]),
         (objectives.dapo, {}, [[-a / 4, 0, 0], [a / 4, a / 4, a / 4]]),
-        (objectives.dr_grpo, {"max_tokens": 10}, [[-a / 20, 0, 0], [a / 20, a / 20, a / 20]]),
-        (objectives.dr_grpo, {"max_tokens": 10, "scale": "none"}, [[-0.025, 0, 0], [0.025, 0.025, 0.025]]),
+        (objectives.dr_grpo, {"max_tokens": 10, "scale": "group"}, [[-a / 20, 0, 0], [a / 20, a / 20, a / 20]]),
+        (objectives.dr_grpo, {"max_tokens": 10}, [[-0.025, 0, 0], [0.025, 0.025, 0.025]]),
         (objectives.gspo, {}, [[-a / 2, 0, 0], [a / 6, a / 6, a / 6]]),
     ):
         coef, _, _ = coefficients(objective, batch, **options)

@@ -73,7 +73,7 @@ def trl_loss(logps, old_logps, mask, advantages, *, loss_type, level="token", ep
 PAIRS = [
     ("grpo", {"epsilon": 0.2}, {"loss_type": "grpo"}),
     ("grpo", {"epsilon": 0.05}, {"loss_type": "grpo", "epsilon": 0.05}),
-    ("dr_grpo", {"epsilon": 0.2, "max_tokens": LONGEST}, {"loss_type": "dr_grpo"}),
+    ("dr_grpo", {"epsilon": 0.2, "max_tokens": LONGEST, "scale": "group"}, {"loss_type": "dr_grpo"}),
     ("dapo", {"epsilon_low": 0.2, "epsilon_high": 0.28}, {"loss_type": "dapo", "epsilon_high": 0.28}),
     ("gspo", {}, {"loss_type": "grpo", "level": "sequence", "epsilon": 3e-4, "epsilon_high": 4e-4}),
     (

@@ -13,6 +13,7 @@ from apo_edu import (
     GuardedAlpha,
     LinearAlpha,
     Signals,
+    answer_entropy,
     effective_sample_size,
     group_signals,
     tilted_log_weights,
@@ -162,7 +163,7 @@ def batch_of(logps, rewards):
 def test_signals_by_hand():
     batch = batch_of([[-1.0, -1.0], [0.0, math.log(1 / 3)]], [[1.0, 0.0], [1.0, 1.0]])
     options = {"tau_anc": 0.5, "beta_r": 0.5}
-    signals = group_signals(batch, **options)
+    signals = group_signals(batch, **options, confidence_from="candidates")
     assert signals.reward == 0.75
     assert signals.reward_se == pytest.approx(math.sqrt(0.125) / math.sqrt(2))  # of the prompts' means 0.5 and 1
     # The candidates' distributions are (1/2, 1/2), and (3/4, 1/4) with an entropy of 0.8113 bits.
@@ -179,7 +180,7 @@ def test_signals_by_hand():
 
 def test_signals_of_many_runs():
     batch = batch_of([[-1.0, -1.0], [0.0, -1.0], [-2.0, 0.0], [-3.0, -1.0]], [[1, 0], [1, 1], [0, 0], [0, 1]])
-    options = {"tau_anc": 0.5, "beta_r": 0.5}
+    options = {"tau_anc": 0.5, "beta_r": 0.5, "confidence_from": "candidates"}
     together = group_signals(batch, **options, num_runs=2)
     for run in range(2):
         rows = slice(2 * run, 2 * run + 2)
@@ -200,12 +201,44 @@ def test_left_out_completions_do_not_count_for_confidence_or_ess():
     valid = torch.tensor([[True, True, True, False]] * 2)
     masked = GroupBatch(whole.logps, whole.old_logps, whole.mask, whole.rewards, valid=valid)
     options = {"tau_anc": 0.5, "beta_r": 0.5}
-    for source in ("candidates", "anchored", "target"):
-        got, want = (group_signals(batch, **options, confidence_from=source) for batch in (masked, part))
+    answers = torch.tensor([[0, 1, 1, 2], [0, 1, 2, 2]])
+    for source in ("candidates", "anchored", "target", "answers"):
+        got, want = (
+            group_signals(batch, **options, confidence_from=source, answers=kept)
+            for batch, kept in ((masked, answers), (part, answers[:, :3]))
+        )
         assert got.confidence == pytest.approx(want.confidence, abs=1e-9), source
+    options["token_entropy"] = 0.5
     got, want = (EssAlpha(0.8, 1.0, 0.0).update(group_signals(batch, **options)) for batch in (masked, part))
     assert got == pytest.approx(want)
     assert group_signals(masked, **options).reward == group_signals(whole, **options).reward
+
+
+def test_answer_entropy_by_hand():
+    answers = torch.tensor([[7, 7, 7, 7], [0, 1, 2, 3], [5, 5, 9, 9], [3, 3, 3, -1], [-1, -1, -1, -1]])
+    # Out of two bits: none; two; one; (3/4) log2(4/3) + (1/4) 2 = 0.8113; those without an answer are one answer.
+    bits = [0.0, 2.0, 1.0, 0.75 * math.log2(4 / 3) + 0.5, 0.0]
+    assert answer_entropy(answers).tolist() == pytest.approx([b / 2 for b in bits], abs=1e-15)
+    # Two of four left out: what counts is {5, 9} of two; one left: no confidence.
+    valid = torch.tensor([[True] * 4] * 2 + [[True, False, True, False], [True, False, False, False], [False] * 4])
+    assert answer_entropy(answers, valid=valid)[2:].tolist() == [1.0, 1.0, 1.0]
+    # The same answer under other numbers, and in another order.
+    renamed = torch.tensor([[0, 1, 0, 1]])
+    assert answer_entropy(renamed).item() == pytest.approx(0.5)
+
+
+def test_answers_as_confidence():
+    batch = batch_of([[-1.0, -1.0, -2.0, -2.0]] * 2, [[1.0, 0.0, 0.0, 1.0]] * 2)
+    options = {"tau_anc": 0.5, "beta_r": 0.5, "confidence_from": "answers"}
+    answers = torch.tensor([[1, 1, 1, 1], [1, 1, 2, 2]])
+    assert group_signals(batch, **options, answers=answers).confidence == pytest.approx((1.0 + 0.5) / 2)
+    runs = group_signals(batch, **options, answers=answers, num_runs=2).confidence
+    assert runs.tolist() == pytest.approx([1.0, 0.5])
+
+
+def test_tokens_are_the_default():
+    batch = batch_of([[-1.0, -2.0]], [[1.0, 0.0]])
+    assert group_signals(batch, tau_anc=0.5, beta_r=0.5, token_entropy=0.2).confidence == pytest.approx(0.8)
 
 
 BATCH = batch_of([[-1.0, -2.0]] * 3, [[1, 0]] * 3)
@@ -227,7 +260,10 @@ BATCH = batch_of([[-1.0, -2.0]] * 3, [[1, 0]] * 3)
         (lambda: GuardedAlpha().update(Signals(math.nan)), "reward is nan; expected finite numbers"),
         (lambda: GuardedAlpha().update(Signals(0.0, 0.0, 1.5)), r"confidence is 1.5; expected \[0, 1\]"),
         (lambda: group_signals(BATCH, tau_anc=1, beta_r=1, confidence_from="words"), "confidence_from is 'words'; exp"),
-        (lambda: group_signals(BATCH, tau_anc=1, beta_r=1, confidence_from="tokens"), "token_entropy is None"),
+        (lambda: group_signals(BATCH, tau_anc=1, beta_r=1), "token_entropy is None.*'tokens', the default. Pass it"),
+        (lambda: group_signals(BATCH, tau_anc=1, beta_r=1, confidence_from="answers"), r"answers is None.*integers"),
+        (lambda: answer_entropy(torch.rand(2, 3)), "answers has dtype torch.float32; expected integers.*setdefault"),
+        (lambda: answer_entropy(torch.zeros(3, 1).long()), "group of size 1"),
         (lambda: group_signals(BATCH, tau_anc=1, beta_r=1, num_runs=2), "num_runs is 2 for 3 prompts; expected a div"),
     ],
 )

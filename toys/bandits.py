@@ -135,7 +135,8 @@ class Loop:
     schedule: makes the schedule of alpha, e.g. `lambda: GuardedAlpha(noise_guard=2.0)`; None holds `alpha`.
     alpha: order, a number or [runs] for a sweep in one call; used while `schedule` is None.
     tau_anc: anchor temperature > 0, nats.  beta_r: reward temperature > 0, in the unit of the reward.
-    confidence_from: which distribution's entropy is read as confidence, see `group_signals`; "tokens" is the arms'.
+    confidence_from: which distribution's entropy is read as confidence, see `group_signals`; "tokens" is the arms', and
+        "answers" that of the arms sampled.
     group: arms sampled per context and step.  num_steps: steps of samples.  updates: optimiser updates per step.
     anchor: "on_policy" (pi_old), "fixed" (the initial policy), or "every", renewed each `anchor_every` steps.
     optimizer: "sgd" or "adam".  lr: learning rate.  max_grad_norm: each run's gradient is cut to it; None does not cut.
@@ -295,6 +296,7 @@ def run(
                     beta_r=loop.beta_r,
                     confidence_from=loop.confidence_from,
                     token_entropy=entropy,
+                    answers=sampled.flatten(0, 1),
                     num_runs=runs,
                 )
                 alpha = _per_run(schedule.update(signals), runs)
