@@ -75,7 +75,7 @@ def capacity(seeds: int) -> Result:
     made, axes = plotting.figure(1, 2, sharey=True)
     arms = np.arange(data["target"].shape[1]) + 1
     for ax, name in zip(axes, ("tabular", "tied"), strict=True):
-        ax.bar(arms, data["target"][0], color="#dddddd", label="target q")
+        ax.bar(arms, data["target"][0].numpy(), color="#dddddd", label="target q")
         for index, alpha in enumerate(ALPHAS):
             ax.plot(
                 arms,
@@ -123,12 +123,8 @@ def weights(seeds: int) -> Result:
     """How much each objective listens to a prompt, against the prompt's success rate."""
     data = estimators.prompt_weights()
     made, axes = plotting.figure(1, 2)
-    plotting.prompt_weights(axes[0], {k: v for k, v in data.items() if not k.startswith("apo")}).set_title(
-        "peers and ADPO"
-    )
-    plotting.prompt_weights(axes[1], {k: v for k, v in data.items() if k.startswith(("apo", "dr"))}).set_title(
-        "APO by alpha"
-    )
+    for ax, by_alpha, title in zip(axes, (False, True), ("objectives without alpha", "by alpha"), strict=True):
+        plotting.prompt_weights(ax, {k: v for k, v in data.items() if (" " in k) is by_alpha}).set_title(title)
     return (
         data,
         made,

@@ -8,16 +8,17 @@ own seed alone: the same seed is the same run whatever runs beside it.
 """
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from apo_edu import (
     GroupBatch,
+    Signals,
     effective_sample_size,
     group_signals,
     normalized_entropy,
@@ -26,6 +27,9 @@ from apo_edu import (
     tilted_log_weights,
 )
 from apo_edu.objectives import group_distributions
+
+from . import closed_form
+from .closed_form import FORMS
 
 BLOCK = 32  # steps of random numbers drawn at once; part of what a seed means
 KEPT = 0.1  # a good arm counts as kept while it has this share of its equal share of probability
@@ -36,13 +40,15 @@ class Bandit:
     """A bandit with one or several contexts.
 
     values: [contexts, arms] expected reward of each arm.
-    noise: standard deviation of Gaussian noise on each reward, in the unit of the reward, >= 0.
-    binary: rewards are 1 with probability `values` (which must lie in [0, 1]) and otherwise 0; noise must be 0.
+    noise: standard deviation of Gaussian noise on each reward, in the unit of the reward, >= 0; a number, or
+        [contexts, arms] for arms of different noise.
+    chance: [contexts, arms] probability in [0, 1] that an arm pays; it then pays values / chance, and otherwise 0. None:
+        every arm always pays its value. An arm with a chance below 1 has no noise.
     """
 
     values: Tensor
-    noise: float = 0.0
-    binary: bool = False
+    noise: float | Tensor = 0.0
+    chance: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.values.dim() != 2 or self.values.shape[1] < 2 or not bool(torch.isfinite(self.values).all()):
@@ -50,12 +56,24 @@ class Bandit:
                 f"values has shape {tuple(self.values.shape)}; expected finite [contexts, arms] with at least 2 arms. "
                 "One context is values[None]."
             )
-        if not self.noise >= 0:
-            raise ValueError(f"noise is {self.noise}; expected >= 0, a standard deviation in the unit of the reward.")
-        if self.binary and (self.noise > 0 or bool(((self.values < 0) | (self.values > 1)).any())):
+        noise = torch.as_tensor(self.noise, dtype=torch.float64)
+        if noise.dim() and noise.shape != self.values.shape:
             raise ValueError(
-                "binary rewards need values in [0, 1] and noise = 0; expected probabilities. Use noise=0.0."
+                f"noise has shape {tuple(noise.shape)}; expected a number or {tuple(self.values.shape)}, as values."
             )
+        if not bool((noise >= 0).all()):
+            raise ValueError(f"noise reaches {float(noise.min())}; expected >= 0, a standard deviation of the reward.")
+        if self.chance is None:
+            return
+        if self.chance.shape != self.values.shape or bool(((self.chance < 0) | (self.chance > 1)).any()):
+            raise ValueError(
+                f"chance has shape {tuple(self.chance.shape)} and reaches from {float(self.chance.min())} to "
+                f"{float(self.chance.max())}; expected probabilities of the shape of values, {tuple(self.values.shape)}."
+            )
+        if bool(((self.chance < 1) & (noise > 0)).any()):
+            raise ValueError("an arm has a chance below 1 and noise; expected one of them. Set its noise to 0.")
+        if bool(((self.chance == 0) & (self.values != 0)).any()):
+            raise ValueError("an arm with chance 0 has a value other than 0; expected value 0: it never pays.")
 
     @property
     def good(self) -> Tensor:
@@ -64,12 +82,56 @@ class Bandit:
 
     def draw(self, arms: Tensor, uniform: Tensor) -> Tensor:
         """Rewards of the arms [runs, contexts, group], from as many uniform numbers in (0, 1)."""
-        values = self.values.to(uniform.dtype).expand(len(arms), -1, -1).gather(-1, arms)
-        if self.binary:
-            return (uniform < values).to(uniform.dtype)
-        if self.noise == 0:
-            return values
-        return values + self.noise * math.sqrt(2.0) * torch.erfinv((2 * uniform - 1).clamp(-1 + 1e-7, 1 - 1e-7))
+
+        def of_arms(table: Tensor) -> Tensor:
+            return table.to(uniform.dtype).expand(len(arms), -1, -1).gather(-1, arms)
+
+        rewards = of_arms(self.values)
+        noise = torch.as_tensor(self.noise)
+        if bool((noise > 0).any()):
+            normal = math.sqrt(2.0) * torch.erfinv((2 * uniform - 1).clamp(-1 + 1e-7, 1 - 1e-7))
+            rewards = rewards + of_arms(noise.expand(self.values.shape)) * normal
+        if self.chance is not None:
+            chance = of_arms(self.chance)
+            rewards = torch.where(uniform < chance, rewards / chance.clamp(min=1e-12), 0.0)
+        return rewards
+
+    def at(self, step: int) -> "Bandit":
+        """The bandit at this step: always itself."""
+        return self
+
+
+@dataclass(frozen=True, kw_only=True)
+class Changing:
+    """A task that changes: bandits of one shape, one after another.
+
+    bandits: what is played.
+    starts: the step from which each holds; ascending, the first 0.
+    """
+
+    bandits: tuple[Bandit, ...]
+    starts: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if (
+            len(self.bandits) != len(self.starts)
+            or self.starts[0] != 0
+            or list(self.starts) != sorted(set(self.starts))
+        ):
+            raise ValueError(
+                f"starts is {self.starts} for {len(self.bandits)} bandits; expected as many steps, ascending from 0."
+            )
+        if len({bandit.values.shape for bandit in self.bandits}) > 1:
+            raise ValueError("the bandits differ in shape; expected the same number of contexts and arms in each.")
+
+    @property
+    def values(self) -> Tensor:
+        """[contexts, arms] of the first bandit."""
+        return self.bandits[0].values
+
+    def at(self, step: int) -> Bandit:
+        """The bandit that is played at this step."""
+        return [bandit for bandit, start in zip(self.bandits, self.starts, strict=True) if start <= step][-1]
 
 
 def equal_arms(num_arms: int = 16, num_good: int = 4, *, noise: float = 0.0) -> Bandit:
@@ -98,7 +160,34 @@ def binary(num_arms: int = 16, num_good: int = 4, *, success: float = 0.9, failu
     _require_count("num_good", num_good, num_arms)
     values = torch.full((1, num_arms), failure, dtype=torch.float64)
     values[0, :num_good] = success
-    return Bandit(values=values, binary=True)
+    return Bandit(values=values, chance=values)
+
+
+def lucky(num_arms: int = 16, num_good: int = 2, num_lucky: int = 4) -> Bandit:
+    """Good arms N(1, 0.1), lucky arms N(0.7, 0.8), the rest N(0, 0.1): the best draws come from the lucky arms."""
+    _require_count("num_good + num_lucky", num_good + num_lucky, num_arms)
+    values, noise = torch.zeros(1, num_arms, dtype=torch.float64), torch.full((1, num_arms), 0.1, dtype=torch.float64)
+    values[0, :num_good], values[0, num_good : num_good + num_lucky] = 1.0, 0.7
+    noise[0, num_good : num_good + num_lucky] = 0.8
+    return Bandit(values=values, noise=noise)
+
+
+def gamble(
+    num_arms: int = 16,
+    num_safe: int = 4,
+    num_risky: int = 4,
+    *,
+    safe: float = 0.6,
+    win: float = 1.0,
+    chance: float = 0.5,
+) -> Bandit:
+    """Safe arms pay `safe` always, risky arms pay `win` with probability `chance` and else 0, the rest pay 0."""
+    _require_count("num_safe + num_risky", num_safe + num_risky, num_arms)
+    values = torch.zeros(1, num_arms, dtype=torch.float64)
+    values[0, :num_safe], values[0, num_safe : num_safe + num_risky] = safe, win * chance
+    pays = torch.ones_like(values)
+    pays[0, num_safe : num_safe + num_risky] = chance
+    return Bandit(values=values, chance=pays)
 
 
 def contextual(
@@ -134,12 +223,22 @@ class Loop:
     options: more keyword arguments for the objective, e.g. {"epsilon": 0.1}; apo and adpo get tau_anc and beta_r anyway.
     schedule: makes the schedule of alpha, e.g. `lambda: GuardedAlpha(noise_guard=2.0)`; None holds `alpha`.
     alpha: order, a number or [runs] for a sweep in one call; used while `schedule` is None.
-    tau_anc: anchor temperature > 0, nats.  beta_r: reward temperature > 0, in the unit of the reward.
+    tau_anc: anchor temperature > 0, nats; a number or [runs].
+    beta_r: reward temperature > 0, in the unit of the reward; a number or [runs].
     confidence_from: which distribution's entropy is read as confidence, see `group_signals`; "tokens" is the arms', and
         "answers" that of the arms sampled.
-    group: arms sampled per context and step.  num_steps: steps of samples.  updates: optimiser updates per step.
+    group: arms sampled per context and step.
+    num_steps: steps of samples.
+    updates: optimiser updates per step, all on the same samples.
     anchor: "on_policy" (pi_old), "fixed" (the initial policy), or "every", renewed each `anchor_every` steps.
-    optimizer: "sgd" or "adam".  lr: learning rate.  max_grad_norm: each run's gradient is cut to it; None does not cut.
+    optimizer: "sgd" or "adam".
+    lr: learning rate; a number or [runs].
+    max_grad_norm: each run's gradient is cut to it; None does not cut.
+    reference_alpha: order of a second APO gradient taken at the same points, with the same samples; the angle to it is
+        recorded. None: no reference.
+    matched: every update is rescaled to the norm of the reference gradient there, so that settings differ in direction
+        only.
+    closed_form: take the coefficients from `closed_form` instead of by autograd: the same to 1e-12, and faster.
     dtype: of everything; float32 is faster.
     """
 
@@ -147,8 +246,8 @@ class Loop:
     options: dict[str, Any] | None = None
     schedule: Callable[[], Any] | None = None
     alpha: float | Tensor = 0.6
-    tau_anc: float = 0.5
-    beta_r: float = 0.3
+    tau_anc: float | Tensor = 0.5
+    beta_r: float | Tensor = 0.3
     confidence_from: str = "tokens"
     group: int = 8
     num_steps: int = 300
@@ -156,20 +255,31 @@ class Loop:
     anchor: str = "on_policy"
     anchor_every: int = 10
     optimizer: str = "sgd"
-    lr: float = 0.5
+    lr: float | Tensor = 0.5
     max_grad_norm: float | None = None
+    reference_alpha: float | None = None
+    matched: bool = False
+    closed_form: bool = False
     dtype: torch.dtype = torch.float64
 
     def __post_init__(self) -> None:
         if self.anchor not in ("on_policy", "fixed", "every"):
             raise ValueError(f"anchor is {self.anchor!r}; expected 'on_policy', 'fixed' or 'every'.")
-        if self.optimizer not in ("sgd", "adam"):
-            raise ValueError(f"optimizer is {self.optimizer!r}; expected 'sgd' or 'adam'.")
+        if self.optimizer not in OPTIMIZERS:
+            raise ValueError(f"optimizer is {self.optimizer!r}; expected one of {sorted(OPTIMIZERS)}.")
         for name, low in (("group", 2), ("num_steps", 1), ("updates", 1), ("anchor_every", 1)):
             if getattr(self, name) < low:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected at least {low}.")
-        if not self.lr > 0:
+        if not bool((torch.as_tensor(self.lr) > 0).all()):
             raise ValueError(f"lr is {self.lr}; expected > 0. 0.5 suits SGD here, 0.05 Adam.")
+        if self.matched and self.reference_alpha is None:
+            raise ValueError("matched is True without a reference; expected reference_alpha, e.g. 0.6.")
+        if self.closed_form and (self.objective not in FORMS or self.options):
+            name = getattr(self.objective, "__name__", "this objective")
+            raise ValueError(
+                f"closed_form is True for {name} with options {self.options}; expected apo or grpo without options. "
+                "Leave it out: autograd takes any objective."
+            )
 
     def keywords(self) -> dict[str, Any]:
         """What the objective is called with, apart from alpha."""
@@ -179,16 +289,32 @@ class Loop:
 
 
 @dataclass(frozen=True)
+class ArmSignals(Signals):
+    """What a schedule may look at in a bandit: also which arms were drawn, and what each draw paid.
+
+    arms, rewards: [runs, contexts, group].
+    """
+
+    arms: Tensor | None = None
+    rewards: Tensor | None = None
+
+
+@dataclass(frozen=True)
 class History:
     """What happened. Every series is [steps, runs], recorded before the step's update.
 
-    reward: mean of the sampled rewards.  expected_reward: the policy's true expected reward.  entropy: of the arms,
-    normalised to [0, 1], mean over contexts.  alpha, confidence, improvement: of the schedule.  grad_norm: of the
-    parameters, before any cut.  ess: effective sample size of q^alpha p^(1-alpha), in arms of the group.  kl_anchor:
-    KL(pi || anchor) over the arms after the step, nats.  good_arms: number of good arms kept (mean over contexts), those
-    with at least a tenth of an equal share.
+    reward: mean of the sampled rewards.
+    expected_reward: the policy's true expected reward.
+    entropy: of the arms, normalised to [0, 1], mean over contexts.
+    alpha, confidence, improvement: of the schedule.
+    grad_norm: of the parameters, before any cut or rescaling.
+    cosine: of the gradient with that of `reference_alpha`; NaN without one.
+    ess: effective sample size of q^alpha p^(1-alpha), in arms of the group.
+    kl_anchor: KL(pi || anchor) over the arms after the step, nats; on policy it is the length of the step.
+    good_arms: number of good arms kept (mean over contexts), those with at least a tenth of an equal share.
     probs: [snapshots, runs, contexts, arms] policies at the steps `probs_steps`; the last is the final policy.
-    seeds: the seed of each run.  num_good: good arms there were, mean over contexts.
+    seeds: the seed of each run.
+    num_good: good arms there were at first, mean over contexts.
     """
 
     reward: Tensor
@@ -198,6 +324,7 @@ class History:
     confidence: Tensor
     improvement: Tensor
     grad_norm: Tensor
+    cosine: Tensor
     ess: Tensor
     kl_anchor: Tensor
     good_arms: Tensor
@@ -206,15 +333,22 @@ class History:
     seeds: tuple[int, ...]
     num_good: float
 
+    def part(self, start: int, stop: int) -> "History":
+        """The runs from `start` to before `stop`."""
+        series = {name: getattr(self, name)[:, start:stop] for name in (*SERIES, "probs")}
+        return replace(self, **series, seeds=self.seeds[start:stop])
+
 
 SERIES = (
-    "reward", "expected_reward", "entropy", "alpha", "confidence", "improvement", "grad_norm", "ess", "kl_anchor",
-    "good_arms",
+    "reward", "expected_reward", "entropy", "alpha", "confidence", "improvement", "grad_norm", "cosine", "ess",
+    "kl_anchor", "good_arms",
 )  # fmt: skip
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}
+BATCHED = ("alpha", "tau_anc", "beta_r", "lr")  # fields of Loop in which the runs of one call may differ
 
 
 def run(
-    bandit: Bandit,
+    bandit: Bandit | Changing,
     loop: Loop | None = None,
     *,
     seeds: int | Sequence[int] = 20,
@@ -227,7 +361,7 @@ def run(
         logits[context, arm] = sum_d features[context, d] theta[d, arm],    pi = softmax(logits)
 
     Args:
-        seeds: a number N for seeds 0..N-1, or the seeds.
+        seeds: a number N for seeds 0..N-1, or the seeds. Runs of the same seed draw the same random numbers.
         features: [contexts, d]; None is tabular. See `tied_features`.
         initial_logits: [contexts, arms], fixed offsets added to the logits: the policy the run starts from. None: uniform.
         snapshots: how many policies to keep in `History.probs`.
@@ -249,26 +383,36 @@ def run(
         raise ValueError(f"initial_logits has shape {tuple(offset.shape)}; expected {(contexts, arms)}.")
 
     theta = torch.zeros(runs, features.shape[1], arms, dtype=dtype, requires_grad=True)
-    optimizer = (torch.optim.SGD if loop.optimizer == "sgd" else torch.optim.Adam)([theta], lr=loop.lr)
+    lr = _per_run("lr", loop.lr, runs).to(dtype)[:, None, None]
+    optimizer = OPTIMIZERS[loop.optimizer](
+        [theta], lr=1.0
+    )  # an update is proportional to lr, so each run scales its own
     schedule = loop.schedule() if loop.schedule is not None else None
-    alpha = _per_run(loop.alpha, runs)
-    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-    keywords = loop.keywords()
+    alpha = _per_run("alpha", loop.alpha, runs)
+    temperatures: dict[str, Any] = {
+        name: _per_run(name, getattr(loop, name), runs).repeat_interleave(contexts) for name in ("tau_anc", "beta_r")
+    }
+    keywords = {name: temperatures.get(name, value) for name, value in loop.keywords().items()}
+    draws = _draws(seeds, contexts, group, dtype)
     mask = torch.ones(runs * contexts, group, 1, dtype=dtype)
-    values, good = bandit.values.to(dtype), bandit.good
-    fair = KEPT / good.sum(-1, keepdim=True)
 
     def log_policy() -> Tensor:
         return torch.log_softmax(offset + torch.einsum("cd,rda->rca", features, theta.detach()), dim=-1)
 
-    log_anchor = log_policy()
+    def on_parameters(coef: Tensor, sampled: Tensor, policy: Tensor) -> Tensor:
+        # The mean over all prompts becomes each run's own; grad of log pi(a) with respect to the logits is onehot(a) - pi.
+        coef = runs * coef.view(runs, contexts, group).to(dtype)
+        on_logits = torch.zeros(runs, contexts, arms, dtype=dtype).scatter_add_(-1, sampled, coef)
+        on_logits -= coef.sum(-1, keepdim=True) * policy
+        return torch.einsum("cd,rca->rda", features, on_logits)
+
+    log_anchor = log_next = log_policy()
     series: dict[str, list[Tensor]] = {name: [] for name in SERIES}
     probs, probs_steps = [], sorted({round(i * loop.num_steps / max(1, snapshots - 1)) for i in range(snapshots)})
     for step in range(loop.num_steps):
-        if step % BLOCK == 0:
-            draws = torch.stack([torch.rand(BLOCK, 2, contexts, group, generator=g) for g in generators], 2).to(dtype)
-        uniform, luck = draws[step % BLOCK]
-        log_old = log_policy()
+        uniform, luck = next(draws)
+        played = bandit.at(step)
+        log_old = log_next
         policy = log_old.exp()
         if step in probs_steps:
             probs.append(policy)
@@ -276,100 +420,154 @@ def run(
             log_anchor = log_old
 
         sampled = torch.searchsorted(policy.cumsum(-1), uniform.contiguous()).clamp(max=arms - 1)
-        rewards = bandit.draw(sampled, luck)
-        old_logps = _prompts(log_old.gather(-1, sampled))
-        ref_logps = None if loop.anchor == "on_policy" else _prompts(log_anchor.gather(-1, sampled))
+        rewards = played.draw(sampled, luck)
         entropy = normalized_entropy(log_old).mean(-1)
-        for update in range(loop.updates):
-            log_pi = log_old if update == 0 else log_policy()
-            batch = GroupBatch(
-                logps=_prompts(log_pi.gather(-1, sampled)),
-                old_logps=old_logps,
-                mask=mask,
-                rewards=rewards.reshape(runs * contexts, group),
-                ref_logps=ref_logps,
+        batch = GroupBatch(
+            logps=_prompts(log_old.gather(-1, sampled)),
+            old_logps=_prompts(log_old.gather(-1, sampled)),
+            mask=mask,
+            rewards=rewards.reshape(runs * contexts, group),
+            ref_logps=None if loop.anchor == "on_policy" else _prompts(log_anchor.gather(-1, sampled)),
+        )
+        if schedule is not None:
+            signals = group_signals(
+                batch,
+                **temperatures,
+                confidence_from=loop.confidence_from,
+                token_entropy=entropy,
+                answers=sampled.flatten(0, 1),
+                num_runs=runs,
             )
-            if update == 0 and schedule is not None:
-                signals = group_signals(
-                    batch,
-                    tau_anc=loop.tau_anc,
-                    beta_r=loop.beta_r,
-                    confidence_from=loop.confidence_from,
-                    token_entropy=entropy,
-                    answers=sampled.flatten(0, 1),
-                    num_runs=runs,
-                )
-                alpha = _per_run(schedule.update(signals), runs)
-            order = alpha.repeat_interleave(contexts)
-            coef, _, _ = objectives.coefficients(loop.objective, batch, alpha=order, **keywords)
-            coef = runs * coef.view(runs, contexts, group).to(dtype)
-            # grad of log pi(a) with respect to the logits is onehot(a) - pi.
-            on_logits = torch.zeros(runs, contexts, arms, dtype=dtype).scatter_add_(-1, sampled, coef)
-            on_logits -= coef.sum(-1, keepdim=True) * log_pi.exp()
-            grad = torch.einsum("cd,rca->rda", features, on_logits)
+            seen = {field.name: getattr(signals, field.name) for field in fields(Signals)}
+            alpha = _per_run("alpha", schedule.update(ArmSignals(**seen, arms=sampled, rewards=rewards)), runs)
+        order = alpha.repeat_interleave(contexts)
+        log_pi = log_old
+        for update in range(loop.updates):
+            if update > 0:
+                log_pi = log_policy()
+                batch = replace(batch, logps=_prompts(log_pi.gather(-1, sampled)))
+            now = log_pi.exp()
+            grad = on_parameters(_coefficients(loop, batch, order, keywords), sampled, now)
             norm = grad.flatten(1).norm(dim=-1)
+            cosine = torch.full_like(norm, math.nan)
+            if loop.reference_alpha is not None:
+                reference = closed_form.apo(*_flat(batch), alpha=torch.as_tensor(loop.reference_alpha), **temperatures)
+                other = on_parameters(reference, sampled, now)
+                length = other.flatten(1).norm(dim=-1)
+                cosine = (grad * other).flatten(1).sum(-1) / (norm * length).clamp(min=1e-300)
+                cosine = torch.where(norm * length > 0, cosine, math.nan)
+                if loop.matched:
+                    grad = grad * (length / norm.clamp(min=1e-300))[:, None, None]
             if loop.max_grad_norm is not None:
-                grad = grad * (loop.max_grad_norm / norm.clamp(min=1e-12)).clamp(max=1.0)[:, None, None]
+                cut = loop.max_grad_norm / grad.flatten(1).norm(dim=-1).clamp(min=1e-12)
+                grad = grad * cut.clamp(max=1.0)[:, None, None]
             if update == 0:
-                log_q, log_p = group_distributions(batch, tau_anc=loop.tau_anc, beta_r=loop.beta_r)
+                log_q, log_p = group_distributions(batch, **temperatures)
                 ess = effective_sample_size(tilted_log_weights(log_q, log_p, order)).view(runs, contexts).mean(-1)
-                first_norm = norm
+                first = {"grad_norm": norm, "cosine": cosine, "ess": ess}
+            before = theta.detach().clone()
             theta.grad = grad
             optimizer.step()
+            with torch.no_grad():
+                theta.copy_(before + lr * (theta - before))
+        log_next = log_policy()
 
+        values, good = played.values.to(dtype), played.good
+        fair = KEPT / good.sum(-1, keepdim=True)
         zeros = torch.zeros(runs, dtype=torch.float64)
-        now = {
+        recorded = {
             "reward": rewards.mean((-1, -2)),
             "expected_reward": (policy * values).sum(-1).mean(-1),
             "entropy": entropy,
             "alpha": alpha,
-            "confidence": zeros if schedule is None else _per_run(signals.confidence, runs),
+            "confidence": zeros if schedule is None else _per_run("confidence", signals.confidence, runs),
             "improvement": zeros + torch.as_tensor(schedule.traces().get("improvement", 0.0) if schedule else 0.0),
-            "grad_norm": first_norm,
-            "ess": ess,
-            "kl_anchor": reverse_kl(log_anchor, log_policy()).mean(-1),
+            **first,
+            "kl_anchor": reverse_kl(log_anchor, log_next).mean(-1),
             "good_arms": ((policy >= fair) & good).sum(-1).double().mean(-1),
         }
-        for name, value in now.items():
+        for name, value in recorded.items():
             series[name].append(value.double())
-    probs.append(log_policy().exp())
+    probs.append(log_next.exp())
     return History(
         **{name: torch.stack(values_) for name, values_ in series.items()},
         probs=torch.stack(probs),
         probs_steps=torch.tensor([s for s in probs_steps if s < loop.num_steps] + [loop.num_steps]),
         seeds=seeds,
-        num_good=float(good.sum(-1).double().mean()),
+        num_good=float(bandit.at(0).good.sum(-1).double().mean()),
     )
+
+
+K = TypeVar("K", bound=Hashable)
+
+
+def run_all(
+    bandit: Bandit | Changing, loops: Mapping[K, Loop], *, seeds: int | Sequence[int] = 20, **kwargs: Any
+) -> dict[K, History]:
+    """Run several loops on the same seeds: {name: Loop} -> {name: History}.
+
+    Runs are paired: run i of every loop draws the same random numbers. Loops that differ only in alpha, tau_anc, beta_r and
+    lr go as one batch, whatever their number; no run's result depends on what is batched with it.
+    """
+    chosen = tuple(range(seeds)) if isinstance(seeds, int) else tuple(int(seed) for seed in seeds)
+    batches: dict[tuple[Any, ...], list[K]] = {}
+    for name, loop in loops.items():
+        alike = tuple(getattr(loop, field.name) for field in fields(loop) if field.name not in BATCHED)
+        key = tuple(value if isinstance(value, Hashable) else id(value) for value in alike)
+        batches.setdefault(key, []).append(name)
+    histories: dict[K, History] = {}
+    for names in batches.values():
+        columns: dict[str, Any] = {
+            field: torch.cat([_per_run(field, getattr(loops[name], field), len(chosen)) for name in names])
+            for field in BATCHED
+        }
+        joint = run(bandit, replace(loops[names[0]], **columns), seeds=chosen * len(names), **kwargs)
+        for index, name in enumerate(names):
+            histories[name] = joint.part(index * len(chosen), (index + 1) * len(chosen))
+    return {name: histories[name] for name in loops}
 
 
 def sweep(
-    bandit: Bandit, alphas: Sequence[float], loop: Loop | None = None, *, seeds: int = 20, **kwargs: Any
+    bandit: Bandit | Changing,
+    alphas: Sequence[float] | Tensor,
+    loop: Loop | None = None,
+    *,
+    seeds: int = 20,
+    **kwargs: Any,
 ) -> dict[float, History]:
-    """One `run` per fixed alpha, all in one tensor, with the same seeds for every alpha: {alpha: History}."""
-    loop = loop or Loop()
-    orders = torch.as_tensor(alphas, dtype=torch.float64)
-    joint = run(
-        bandit,
-        replace(loop, alpha=orders.repeat_interleave(seeds), schedule=None),
-        seeds=list(range(seeds)) * len(orders),
-        **kwargs,
-    )
-    histories = {}
-    for index, alpha in enumerate(orders.tolist()):
-        part = slice(index * seeds, (index + 1) * seeds)
-        histories[alpha] = replace(
-            joint,
-            **{name: getattr(joint, name)[:, part] for name in SERIES},
-            probs=joint.probs[:, part],
-            seeds=joint.seeds[part],
-        )
-    return histories
+    """The same seeds for every alpha, in one batched run: {alpha: History}."""
+    base = replace(loop or Loop(), schedule=None)
+    orders = torch.as_tensor(alphas, dtype=torch.float64).tolist()
+    return run_all(bandit, {alpha: replace(base, alpha=alpha) for alpha in orders}, seeds=seeds, **kwargs)
 
 
-def _per_run(value: float | Tensor, runs: int) -> Tensor:
+def _draws(seeds: Sequence[int], contexts: int, group: int, dtype: torch.dtype) -> Iterator[tuple[Tensor, Tensor]]:
+    """Step by step, uniform numbers for the arms and for their luck, each [runs, contexts, group]; one stream a seed."""
+    generators = {seed: torch.Generator().manual_seed(seed) for seed in dict.fromkeys(seeds)}
+    place = {seed: index for index, seed in enumerate(generators)}
+    rows = torch.tensor([place[seed] for seed in seeds])
+    while True:
+        block = torch.stack([torch.rand(BLOCK, 2, contexts, group, generator=g) for g in generators.values()], 2)
+        for numbers in block.to(dtype):
+            uniform, luck = numbers[:, rows]
+            yield uniform, luck
+
+
+def _coefficients(loop: Loop, batch: GroupBatch, order: Tensor, keywords: dict[str, Any]) -> Tensor:
+    """dL/dlogps, [prompts, group, 1]."""
+    if loop.closed_form:
+        return FORMS[loop.objective](*_flat(batch), alpha=order, **keywords)
+    return objectives.coefficients(loop.objective, batch, alpha=order, **keywords)[0]
+
+
+def _flat(batch: GroupBatch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return batch.logps[..., 0], batch.old_logps[..., 0], batch.anchor_logps[..., 0], batch.rewards
+
+
+def _per_run(name: str, value: float | Tensor, runs: int) -> Tensor:
     tensor = torch.as_tensor(value, dtype=torch.float64)
     if tensor.dim() and tensor.shape != (runs,):
-        raise ValueError(f"alpha has shape {tuple(tensor.shape)}; expected a number or [{runs}], one per run.")
+        raise ValueError(f"{name} has shape {tuple(tensor.shape)}; expected a number or [{runs}], one per run.")
     return tensor.expand(runs)
 
 

@@ -105,10 +105,11 @@ def gradient_estimates(
 def prompt_weights(
     group: int = 8, *, alphas: Sequence[float] = (0.0, 0.35, 0.6, 0.9), tau_anc: float = 0.5, beta_r: float = 0.3
 ) -> dict[str, Tensor]:
-    """The weight each objective gives a prompt, against its number of successes k = 0..group: {name: [group + 1]}.
+    """The weight each objective gives a prompt, against its number of successes k = 0..group: {label: [group + 1]}.
 
-    The weight is the push on the correct completions, -sum of dL/dl over them times the number of prompts, for binary
-    rewards on policy. It is 0 at k = 0 and k = group: such a prompt teaches nothing. Its shape is the implicit curriculum.
+    A label is the objective's name, followed by a blank and alpha where it reads alpha. The weight is the push on the
+    correct completions, -sum of dL/dl over them times the number of prompts, for binary rewards on policy. It is 0 at
+    k = 0 and k = group: such a prompt teaches nothing. Its shape is the implicit curriculum.
     """
     counts = torch.arange(group + 1)
     rewards = (torch.arange(group) < counts[:, None]).double()
@@ -119,15 +120,15 @@ def prompt_weights(
         coef, _, _ = objectives.coefficients(objective, batch, **kwargs)
         return -(coef[..., 0] * rewards).sum(-1) * len(counts)
 
-    anchored = {"tau_anc": tau_anc, "beta_r": beta_r}
-    weights = {
-        "grpo": push(objectives.grpo),
-        "dr_grpo": push(objectives.dr_grpo, max_tokens=1, scale="none"),
-        "dapo": push(objectives.dapo),
-        "gspo": push(objectives.gspo),
-        "adpo": push(objectives.adpo, **anchored),
-    }
-    return weights | {f"apo {alpha:g}": push(objectives.apo, alpha=alpha, **anchored) for alpha in alphas}
+    options = {"tau_anc": tau_anc, "beta_r": beta_r, "max_completion_tokens": 1, "advantage_scale": "none"}
+    weights: dict[str, Tensor] = {}
+    for name, record in objectives.OBJECTIVES.items():
+        keywords = record.bind(options)
+        if record.reads_alpha:
+            weights |= {f"{name} {alpha:g}": push(record.function, alpha=alpha, **keywords) for alpha in alphas}
+        else:
+            weights[name] = push(record.function, **keywords)
+    return weights
 
 
 def _sampled_arms(log_p: Tensor, num_samples: int, num_resamples: int, seed: int) -> Tensor:

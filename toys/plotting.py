@@ -219,12 +219,13 @@ def schedule_traces(ax: Axes, history: Any) -> Axes:
 
 
 def prompt_weights(ax: Axes, weights: Mapping[str, Any], *, normalise: bool = True) -> Axes:
-    """{objective: [group + 1]} against the success rate k / P; each scaled to a peak of 1 if `normalise`."""
+    """{"objective" or "objective alpha": [group + 1]} against the success rate k / P; `normalise` scales peaks to 1."""
     for index, (name, values) in enumerate(weights.items()):
         curve = _array(values)
         curve = curve / curve.max() if normalise else curve
-        line = alpha_line(float(name.split()[1])) if name.startswith("apo ") else {
-            "color": find_objective(name, strict=False).color, "linestyle": DASHES[index % len(DASHES)],
+        objective, _, alpha = name.partition(" ")
+        line = alpha_line(float(alpha)) if alpha else {
+            "color": find_objective(objective, strict=False).color, "linestyle": DASHES[index % len(DASHES)],
             "marker": "osD^v"[index % 5], "markersize": 4,
         }  # fmt: skip
         ax.plot(np.linspace(0, 1, len(curve)), curve, label=name, **line)
