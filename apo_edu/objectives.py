@@ -155,6 +155,10 @@ class ObjectiveRecord(Record):
         """The function."""
         return self.function
 
+    def reads(self, option: str) -> bool:
+        """Whether a user-facing option changes what the objective does; off_policy does where it carries no ratio."""
+        return super().reads(option) or (option == "off_policy" and not self.clips)
+
 
 AnyFunction = TypeVar("AnyFunction", bound=Callable[..., Any])
 
@@ -419,7 +423,9 @@ OBJECTIVES: dict[str, ObjectiveRecord] = {
 }
 
 
-def coefficients(objective: Objective, batch: GroupBatch, **kwargs: Any) -> tuple[Tensor, Tensor, Stats]:
+def coefficients(
+    objective: Objective, batch: GroupBatch, *, off_policy: str = "none", off_policy_epsilon: float = 0.2, **kwargs: Any
+) -> tuple[Tensor, Tensor, Stats]:
     """The gradient of an objective as one weight per token: c = dL/dlogps.
 
         grad_theta L = sum_i sum_t c_it grad_theta log pi_theta(token_it)
@@ -428,21 +434,65 @@ def coefficients(objective: Objective, batch: GroupBatch, **kwargs: Any) -> tupl
     once, over whole groups and the whole step, and pushes sum(c * logps(theta)) through the model in micro-batches of
     any size, on any number of processes. The gradient is exact, and the trainer need not know which objective it runs.
 
+    `off_policy` says what to do from the second update of a batch on, when its samples are no longer the policy's own. The
+    clipped objectives carry the ratio rho = pi / pi_old of each token; `apo` and `adpo` do not, as in the paper. Ours, for
+    objectives without a ratio (named options; the paper is "none"):
+
+        "ratio"   c_it -> rho_it c_it
+        "clip"    the same, and 0 where the push has already gone far enough (PPO's clip, read off the sign of c):
+                  c_it < 0 (push up) and rho_it > 1 + epsilon, or c_it > 0 (push down) and rho_it < 1 - epsilon
+
+    On the first update rho = 1 and both are "none", bit for bit. Each token is corrected for itself, as PPO does: the
+    probability of the whole group would take the product of its ratios. "ratio" is the gradient of the surrogate
+    sum_it sg(c_it) rho_it, in which the weights c stand where PPO has minus the advantage; but no function of logps has it
+    as its gradient everywhere: with H = d c/d logps, symmetric, the field's Jacobian is diag(rho) H + diag(rho c), which
+    is symmetric only where the ratios of all tokens that H couples are equal. With the anchor at the policy itself
+    (ref_logps = logps, so u = 0) c depends on the rewards alone, and "clip" is exactly the gradient of PPO's clipped
+    surrogate, summed over tokens, with -c for the advantage. (tests/test_objectives.py shows each of these.)
+
     Args:
         objective: any function of this module, or one of your own with the same signature.
         batch: all completions of the optimiser step; `batch.logps` need no graph.
+        off_policy: "none", "ratio" or "clip"; anything but "none" needs an objective without a ratio of its own.
+        off_policy_epsilon: how far from 1 a ratio may go with its push under "clip", in (0, 1).
         kwargs: passed to the objective; alpha only if it accepts one.
 
     Returns:
-        (coef, loss, stats): coef [prompts, group, tokens], exactly 0 off the mask; the loss, detached; the stats.
+        (coef, loss, stats): coef [prompts, group, tokens], exactly 0 off the mask; the loss, detached, which no
+        `off_policy` changes; the stats, whose clip_fraction counts what "clip" has stopped.
+
+    Raises:
+        ValueError: an unknown off_policy, one beside a clipped objective, or an epsilon out of its range.
     """
     if "alpha" in kwargs and not _accepts(objective, "alpha"):
         kwargs = {name: value for name, value in kwargs.items() if name != "alpha"}
+    require_choice("off_policy", off_policy, ("none", "ratio", "clip"))
+    if off_policy != "none" and record_of(objective).clips:
+        raise ValueError(
+            f"off_policy is {off_policy!r} for {record_of(objective).name}, which has a ratio and a clip of its own; "
+            "expected 'none'."
+        )
     with torch.enable_grad():
         leaf = batch.logps.detach().requires_grad_()
         loss, stats = objective(dataclasses.replace(batch, logps=leaf), **kwargs)
         (coef,) = torch.autograd.grad(loss, leaf)
+    if off_policy != "none":
+        coef, stopped = _importance_weighted(coef, batch, off_policy_epsilon if off_policy == "clip" else None)
+        if off_policy == "clip":
+            stats = stats | {"clip_fraction": _masked_mean(stopped.to(coef.dtype), batch.mask.bool())}
     return coef, loss.detach(), stats
+
+
+def _importance_weighted(coef: Tensor, batch: GroupBatch, epsilon: float | None) -> tuple[Tensor, Tensor]:
+    """The coefficients times each token's pi / pi_old, 0 where `stopped`: (coef, stopped), [prompts, group, tokens]."""
+    log_ratio = (batch.logps - batch.old_logps).detach().masked_fill(~batch.mask.bool(), 0.0)
+    ratio = log_ratio.to(torch.float32 if log_ratio.dtype in (torch.float16, torch.bfloat16) else log_ratio.dtype).exp()
+    if epsilon is None:
+        return (coef * ratio).to(coef.dtype), torch.zeros_like(ratio, dtype=torch.bool)
+    if not 0 < epsilon < 1:
+        raise ValueError(f"off_policy_epsilon is {epsilon}; expected in (0, 1), how far a ratio may go. PPO uses 0.2.")
+    stopped = ((coef < 0) & (ratio > 1.0 + epsilon)) | ((coef > 0) & (ratio < 1.0 - epsilon))
+    return (coef * ratio).to(coef.dtype).masked_fill(stopped, 0.0), stopped
 
 
 def _accepts(function: Objective, keyword: str) -> bool:

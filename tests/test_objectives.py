@@ -218,6 +218,83 @@ def test_token_and_length_normalisation_by_hand():
         torch.testing.assert_close(coef[0], torch.tensor(want, dtype=torch.float64), rtol=1e-12, atol=1e-15)
 
 
+def test_off_policy_changes_nothing_on_the_first_update():
+    batch = random_batch(drift=0.0)
+    for name in ("apo", "adpo"):
+        want, loss, stats = coefficients(OBJECTIVES[name].function, batch, **OPTIONS[name])
+        for off_policy in ("ratio", "clip"):
+            got, value, seen = coefficients(OBJECTIVES[name].function, batch, off_policy=off_policy, **OPTIONS[name])
+            assert torch.equal(got, want) and value == loss
+            assert seen["clip_fraction"] == stats["clip_fraction"] == 0
+
+
+def test_off_policy_by_hand():
+    # Ratios 2, 1.1, 1, 0.9 and 0.5 on completions that are pushed up (the better one) and down.
+    ratios = torch.tensor([[[2.0, 1.1, 1.0, 0.9, 0.5]] * 2], dtype=torch.float64)
+    old = torch.full_like(ratios, -1.0)
+    rewards = torch.tensor([[1.0, 0.0]], dtype=torch.float64)
+    batch = GroupBatch(old + ratios.log(), old, torch.ones_like(ratios), rewards)
+    paper, _, _ = coefficients(objectives.apo, batch, **OPTIONS["apo"])
+    assert bool((paper[0, 0] < 0).all()) and bool((paper[0, 1] > 0).all())
+    ratio, _, _ = coefficients(objectives.apo, batch, off_policy="ratio", **OPTIONS["apo"])
+    torch.testing.assert_close(ratio, paper * ratios, rtol=1e-14, atol=0)
+    clip, _, stats = coefficients(objectives.apo, batch, off_policy="clip", **OPTIONS["apo"])
+    kept = torch.tensor([[[0, 1, 1, 1, 1], [1, 1, 1, 1, 0]]])
+    assert torch.equal(clip, ratio * kept)
+    assert stats["clip_fraction"].item() == pytest.approx(2 / 10)
+    wide, _, stats = coefficients(objectives.apo, batch, off_policy="clip", off_policy_epsilon=0.6, **OPTIONS["apo"])
+    assert torch.equal(wide, ratio * torch.tensor([[[0, 1, 1, 1, 1], [1, 1, 1, 1, 1]]]))
+    off = dataclasses.replace(batch, mask=torch.tensor([[[1, 1, 1, 1, 0], [0, 1, 1, 1, 1]]]))
+    assert coefficients(objectives.apo, off, off_policy="clip", **OPTIONS["apo"])[2]["clip_fraction"] == 2 / 8
+
+
+def test_at_its_own_anchor_the_clipped_correction_is_ppos_surrogate():
+    batch = random_batch(drift=0.4)
+    at_anchor = dataclasses.replace(batch, ref_logps=batch.logps)
+    weights = -coefficients(objectives.apo, at_anchor, **OPTIONS["apo"])[0]
+    logps = batch.logps.clone().requires_grad_()
+    ratio = (logps - batch.old_logps).exp()
+    surrogate = -torch.minimum(ratio * weights, ratio.clamp(0.8, 1.2) * weights).sum()
+    (want,) = torch.autograd.grad(surrogate, logps)
+    got, _, stats = coefficients(objectives.apo, at_anchor, off_policy="clip", **OPTIONS["apo"])
+    torch.testing.assert_close(got, want, rtol=1e-12, atol=0)
+    assert stats["clip_fraction"] > 0.05
+    # With rewards of two values the weights have the signs of the advantages: what GRPO stops is stopped.
+    binary = dataclasses.replace(at_anchor, rewards=torch.tensor([[1.0, 0, 0, 1]] * 3, dtype=torch.float64))
+    grpo, _, want = coefficients(objectives.grpo, binary)
+    clip, _, got = coefficients(objectives.apo, binary, off_policy="clip", **OPTIONS["apo"])
+    assert torch.equal(clip == 0, grpo == 0)
+    assert 0.05 < got["clip_fraction"].item() == pytest.approx(want["clip_fraction"].item(), rel=1e-6)
+
+
+def jacobian_asymmetry(batch, off_policy):
+    """Largest |J - J^T| of the field logps -> coefficients, relative to the largest |J|, by central differences."""
+    flat, step = batch.logps.flatten(), 1e-5
+
+    def field(logps):
+        moved = dataclasses.replace(batch, logps=logps.view_as(batch.logps))
+        return coefficients(objectives.apo, moved, off_policy=off_policy, **OPTIONS["apo"])[0].flatten()
+
+    columns = [(field(flat + step * e) - field(flat - step * e)) / (2 * step) for e in torch.eye(len(flat)).to(flat)]
+    jacobian = torch.stack(columns, dim=-1)
+    return ((jacobian - jacobian.T).abs().max() / jacobian.abs().max()).item()
+
+
+def test_the_ratio_times_the_coefficients_is_no_objectives_gradient():
+    # A gradient has a symmetric Jacobian. One prompt of four completions, a token each.
+    off = random_batch(prompts=1, tokens=1, drift=0.4)
+    on = dataclasses.replace(off, logps=off.old_logps)
+    assert jacobian_asymmetry(off, "none") < 1e-7  # the paper's field is the gradient of D_alpha
+    assert jacobian_asymmetry(on, "ratio") < 1e-7
+    assert jacobian_asymmetry(off, "ratio") > 0.02
+    # What it is: the gradient of sum sg(c) rho.
+    coef, _, _ = coefficients(objectives.apo, off, **OPTIONS["apo"])
+    logps = off.logps.clone().requires_grad_()
+    (surrogate,) = torch.autograd.grad((coef * (logps - off.old_logps).exp()).sum(), logps)
+    got, _, _ = coefficients(objectives.apo, off, off_policy="ratio", **OPTIONS["apo"])
+    torch.testing.assert_close(got, surrogate, rtol=1e-14, atol=0)
+
+
 def test_sequence_reduction_by_hand():
     logps = torch.tensor([[[-1.0, -3.0, 99.0], [-2.0, 99.0, 99.0]]])
     mask = torch.tensor([[[1, 1, 0], [1, 0, 0]]])
@@ -300,6 +377,27 @@ def test_bad_batches(changes, message):
 def test_bad_options(name, options, message):
     with pytest.raises(ValueError, match=message):
         OBJECTIVES[name].function(random_batch(), **{**OPTIONS[name], **options})
+
+
+@pytest.mark.parametrize(
+    ("objective", "options", "message"),
+    [
+        (objectives.apo, {"off_policy": "ppo"}, "off_policy is 'ppo'; expected one of 'none', 'ratio', 'clip'"),
+        (
+            objectives.grpo,
+            {"off_policy": "ratio"},
+            "off_policy is 'ratio' for grpo, which has a ratio .* expected 'none'",
+        ),
+        (
+            objectives.apo,
+            {"off_policy": "clip", "off_policy_epsilon": 1.5},
+            r"off_policy_epsilon is 1.5; expected in \(0, 1\)",
+        ),
+    ],
+)
+def test_bad_off_policy(objective, options, message):
+    with pytest.raises(ValueError, match=message):
+        coefficients(objective, random_batch(), **{**OPTIONS["apo"], **options})
 
 
 def test_advantages_are_those_of_the_targets_module():

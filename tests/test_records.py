@@ -54,6 +54,7 @@ def test_what_a_record_says_is_what_its_function_does(name):
     assert torch.equal(low, high) is not record.reads_alpha
     clipped = coefficients(record.function, drifted, alpha=0.5, **keywords)[2]["clip_fraction"].item()
     assert (clipped > 0) is record.clips
+    assert record.reads("off_policy") is not record.clips
     # The value of the loss at the first update says nothing of the policy: two policies, one value.
     lengths = (1, 2, 3, 3)
     first, second = (

@@ -230,6 +230,7 @@ class Loop:
     group: arms sampled per context and step.
     num_steps: steps of samples.
     updates: optimiser updates per step, all on the same samples.
+    off_policy: "none" (the paper), "ratio" or "clip", see `objectives.coefficients`; matters from the second update on.
     anchor: "on_policy" (pi_old), "fixed" (the initial policy), or "every", renewed each `anchor_every` steps.
     optimizer: "sgd" or "adam".
     lr: learning rate; a number or [runs].
@@ -252,6 +253,7 @@ class Loop:
     group: int = 8
     num_steps: int = 300
     updates: int = 1
+    off_policy: str = "none"
     anchor: str = "on_policy"
     anchor_every: int = 10
     optimizer: str = "sgd"
@@ -274,10 +276,11 @@ class Loop:
             raise ValueError(f"lr is {self.lr}; expected > 0. 0.5 suits SGD here, 0.05 Adam.")
         if self.matched and self.reference_alpha is None:
             raise ValueError("matched is True without a reference; expected reference_alpha, e.g. 0.6.")
-        if self.closed_form and (self.objective not in FORMS or self.options):
+        if self.closed_form and (self.objective not in FORMS or self.options or self.off_policy != "none"):
             name = getattr(self.objective, "__name__", "this objective")
             raise ValueError(
-                f"closed_form is True for {name} with options {self.options}; expected apo or grpo without options. "
+                f"closed_form is True for {name} with options {self.options} and off_policy {self.off_policy!r}; expected "
+                "apo or grpo without options, and off_policy 'none'. "
                 "Leave it out: autograd takes any objective."
             )
 
@@ -557,7 +560,7 @@ def _coefficients(loop: Loop, batch: GroupBatch, order: Tensor, keywords: dict[s
     """dL/dlogps, [prompts, group, 1]."""
     if loop.closed_form:
         return FORMS[loop.objective](*_flat(batch), alpha=order, **keywords)
-    return objectives.coefficients(loop.objective, batch, alpha=order, **keywords)[0]
+    return objectives.coefficients(loop.objective, batch, off_policy=loop.off_policy, alpha=order, **keywords)[0]
 
 
 def _flat(batch: GroupBatch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
