@@ -1,0 +1,9 @@
+"""The full-scale track: an Accelerate trainer on the core. full/train.py tells the story."""
+
+import sys
+from pathlib import Path
+
+# Python puts a script's folder first on its path. This one's data, rewards and models would hide a user's own data.py or
+# rewards.py; the folder above, where `full` itself is found, takes its place.
+_HERE = Path(__file__).resolve().parent
+sys.path[:] = [str(_HERE.parent) if Path(entry or ".").resolve() == _HERE else entry for entry in sys.path]

@@ -18,10 +18,7 @@ import yaml
 
 from apo_edu.objectives import Objective, find_objective
 from apo_edu.schedules import Schedule, find_schedule
-
-
-class UserError(Exception):
-    """Something that the user can mend: printed as one line, without a traceback."""
+from full.errors import UserError
 
 
 def option(default: Any, help: str) -> Any:
@@ -197,11 +194,6 @@ class TrainConfig:
             )
         if not self.reward:
             yield "reward is empty; expected at least one, e.g. accuracy."
-
-    @property
-    def updates_per_batch(self) -> int:
-        """Optimiser steps per batch of samples: mini-batches times epochs."""
-        return self.prompts_per_batch // self.mini_batch_prompts * self.epochs
 
     @property
     def run_dir(self) -> Path:

@@ -10,6 +10,8 @@ run's last evaluation.
 
 import os
 
+from full.report.console import Console, quiet_libraries
+
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in train.py
 if __name__ == "__main__" and os.environ.get("RANK", "0") == "0":
     print("loading the libraries (some seconds)", flush=True)  # before the imports, which can be slow on a cold disk
@@ -24,26 +26,27 @@ from typing import Any, NoReturn
 
 from datasets import Dataset, concatenate_datasets
 
-from full import report
-from full.config import TrainConfig, UserError, parse_config
-from full.data import load_problems, require_held_out
+from full.config import TrainConfig, parse_config
+from full.data.sources import load_problems
+from full.data.splits import require_held_out
+from full.engines import make_engine
+from full.errors import RewardError, UserError
 from full.evaluation import ProblemResult, majority_at_k, problem_results, summarize_results
-from full.launch import quiet_exit, start_accelerator
-from full.policy import load_model, load_tokenizer, render_prompts
-from full.rewards import Rewarder, RewardError
-from full.rollouts import make_engine
+from full.models.loading import load_model, load_tokenizer, render_prompts
+from full.rewards.rewards import Rewarder
+from full.trainer.launch import quiet_exit, start_accelerator
 
 
 def main(argv: list[str] | None = None) -> dict[str, Any]:
     """Evaluate; print a table, write and return what goes into the JSON file."""
-    report.quiet_libraries()
+    quiet_libraries()
     args = parse_arguments(argv)
     config, run = resolve(args)
     out = Path(args.out) if args.out else run and run / "eval.json"
     if out and not out.parent.is_dir():
         raise UserError(f"--out is {out} but {out.parent} is no folder; expected one that exists. Create it first.")
     accelerator = start_accelerator(config.cpu_threads)
-    say = report.Console(accelerator.is_main_process)
+    say = Console(accelerator.is_main_process)
     say.line(f"loading {config.model} and {config.data}")
     tokenizer, model_name = load_tokenizer(config, accelerator)
     problems = choose_problems(config, args.split)
@@ -216,7 +219,7 @@ def describe(row: dict[str, Any], result: ProblemResult) -> dict[str, Any]:
     }
 
 
-def show(record: dict[str, Any], say: report.Console) -> None:
+def show(record: dict[str, Any], say: Console) -> None:
     """The table, and how to read it."""
     from rich.console import Console
     from rich.table import Table

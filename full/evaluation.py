@@ -18,13 +18,16 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from datasets import Dataset
 
-from full.rewards import accuracies, last_boxed
-from full.rollouts import Engine
-from full.verifier import Verifier
+from full.engines.base import Engine
+from full.rewards.answers import last_boxed
+from full.rewards.pool import Verifier
+from full.rewards.rewards import accuracies
 
 # Evaluation draws from a batch that training never reaches. It is the same at every evaluation, so that two of them
 # differ by the policy and not by the luck of the draw.
 EVALUATION_BATCH = 2**63
+
+
 RESAMPLES = 2000
 
 

@@ -1,17 +1,20 @@
 """The folder of a run: its configuration, one line of metrics per step, completions, summary and curves."""
 
+import dataclasses
 import json
 import os
 import platform
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from full.config import TrainConfig, UserError
+from full.config import TrainConfig
+from full.errors import UserError
 
 LIBRARIES = ("torch", "transformers", "accelerate", "datasets", "math-verify")
 
@@ -83,3 +86,38 @@ class RunFolder:
         aside = self.path / f"{name}.writing"
         aside.write_text(text)
         os.replace(aside, self.path / name)
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What a run folder holds; the summary is empty while the run is unfinished."""
+
+    path: Path
+    options: Mapping[str, Any]  # every option; the default where config.yaml has none
+    recorded: Mapping[str, Any]  # config.yaml as it is
+    provenance: Mapping[str, Any]
+    rows: Sequence[Mapping[str, Any]]
+    samples: Sequence[Mapping[str, Any]]
+    summary: Mapping[str, Any]
+
+
+def read_run(path: Path) -> RunRecord:
+    """Read a run folder, finished or not."""
+    try:
+        recorded = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError):
+        raise UserError(
+            f"{path} holds no readable config.yaml; expected the folder of a run, e.g. runs/apo-guarded-s0."
+        ) from None
+    recorded = recorded if isinstance(recorded, dict) else {}
+    provenance = recorded.pop("provenance", {})
+    summary = path / "summary.json"
+    return RunRecord(
+        path=path,
+        options={name: recorded.get(name, default) for name, default in dataclasses.asdict(TrainConfig()).items()},
+        recorded=recorded,
+        provenance=provenance,
+        rows=read_lines(path / "metrics.jsonl"),
+        samples=read_lines(path / "completions.jsonl"),
+        summary=json.loads(summary.read_text(encoding="utf-8")) if summary.exists() else {},
+    )

@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from full.policy import keep_float64
-from full.tiny import make_tokenizer
+from full.models.loading import keep_float64
+from full.models.tiny import make_tokenizer
 
 
 def small_model(seed: int = 0, dtype: torch.dtype = torch.float64, **changes) -> Qwen3ForCausalLM:

@@ -11,7 +11,9 @@ import pytest
 import yaml
 
 from full import compare
-from full.config import TrainConfig, UserError
+from full.config import TrainConfig
+from full.errors import UserError
+from full.report import comparison, statistics
 
 
 def write_run(folder, *, seed=0, before=0.3, after=0.6, steps=5, provenance=None, evaluation=None, **options):
@@ -39,7 +41,7 @@ def accuracy(value):
 
 
 def groups_of(*folders):
-    groups, repeated = compare.group_runs([compare.read_run(folder) for folder in folders])
+    groups, repeated = comparison.group_runs([comparison.read_finished_run(folder) for folder in folders])
     return {group.label: group for group in groups}, repeated
 
 
@@ -55,7 +57,7 @@ def test_paired_difference_by_hand(two_groups):
     groups, _ = groups_of(*two_groups)
     assert list(groups) == ["apo guarded", "grpo"]
     assert sorted(groups["apo guarded"].runs) == [0, 1, 2] and sorted(groups["grpo"].runs) == [1, 2, 3]
-    row, greedy = compare.pair_rows(*groups.values())
+    row, greedy = comparison.pair_rows(*groups.values())
     # Shared seeds 1 and 2: .35 - .30 = .05 and .40 - .25 = .15; mean .10, deviation .0707, error .05, t = 12.706.
     assert row["difference"] == pytest.approx(0.10)
     assert (row["low"], row["high"]) == pytest.approx((0.10 - 12.7062 * 0.05, 0.10 + 12.7062 * 0.05), abs=1e-5)
@@ -66,7 +68,7 @@ def test_paired_difference_by_hand(two_groups):
 
 def test_means_over_seeds_and_over_problems(two_groups, tmp_path):
     groups, _ = groups_of(*two_groups, write_run(tmp_path / "gspo", objective="gspo", after=0.7))
-    apo, _, _, _, gspo, _ = (row for group in groups.values() for row in compare.gain_rows(group))
+    apo, _, _, _, gspo, _ = (row for group in groups.values() for row in comparison.gain_rows(group))
     assert (apo["seeds"], apo["error_over"]) == (3, "seeds")
     assert (apo["before"], apo["before_se"], apo["after"], apo["gain"]) == pytest.approx((0.3, 0.0, 0.65, 0.35))
     assert apo["gain_se"] == pytest.approx(0.05 / math.sqrt(3))
@@ -77,13 +79,15 @@ def test_means_over_seeds_and_over_problems(two_groups, tmp_path):
 def test_students_quantiles():
     # From the printed tables.
     for freedom, value in ((1, 12.706), (2, 4.303), (3, 3.182), (10, 2.228), (1000, 1.962)):
-        assert compare.t_quantile(freedom) == pytest.approx(value, abs=6e-4)
-    assert compare.t_interval([0.1]) == (None, None)
+        assert statistics.t_quantile(freedom) == pytest.approx(value, abs=6e-4)
+    assert statistics.t_interval([0.1]) == (None, None)
 
 
 def test_intervals_over_three_seeds_cover():
     rng = np.random.default_rng(0)
-    covered = [low <= 0.1 <= high for low, high in map(compare.t_interval, rng.normal(0.1, 0.02, (2000, 3)).tolist())]
+    covered = [
+        low <= 0.1 <= high for low, high in map(statistics.t_interval, rng.normal(0.1, 0.02, (2000, 3)).tolist())
+    ]
     assert np.mean(covered) == pytest.approx(0.95, abs=0.015)
 
 
@@ -124,7 +128,7 @@ def test_a_seed_counts_once(tmp_path):
 )
 def test_runs_of_different_things_are_not_compared(tmp_path, change, reason):
     groups, _ = groups_of(write_run(tmp_path / "a"), write_run(tmp_path / "b", objective="grpo", **change))
-    (row,) = compare.pair_rows(*groups.values())
+    (row,) = comparison.pair_rows(*groups.values())
     assert row["not_comparable"] == reason
     assert row["difference"] is None
 
@@ -135,7 +139,7 @@ def test_a_moved_file_is_the_same_data(tmp_path):
         for name, data in (("apo", "a/p.jsonl"), ("grpo", "b/p.jsonl"))
     ]
     groups, _ = groups_of(*folders)
-    assert all(not row["not_comparable"] for row in compare.pair_rows(*groups.values()))
+    assert all(not row["not_comparable"] for row in comparison.pair_rows(*groups.values()))
 
 
 def test_problem_by_problem_where_both_were_evaluated_alike(tmp_path):
@@ -155,7 +159,7 @@ def test_problem_by_problem_where_both_were_evaluated_alike(tmp_path):
             write_run(tmp_path / name / objective, objective=objective, evaluation=record)
             for objective, record in (("apo", one), ("grpo", other))
         ]
-        return compare.pair_rows(*groups_of(*folders)[0].values())
+        return comparison.pair_rows(*groups_of(*folders)[0].values())
 
     *_, row = rows("alike", evaluation(4, 2, 0), evaluation(3, 2, 2, 4))
     assert (row["metric"], row["over"], row["pairs"], row["won"], row["lost"]) == ("pass@1 after", "problems", 3, 1, 1)
@@ -192,11 +196,11 @@ def test_curves_are_medians_and_told_apart_by_more_than_colour(two_groups, tmp_p
 
     more = [write_run(tmp_path / f"o{o}", objective=o) for o in ("gspo", "adpo", "dr_grpo")]
     groups = list(groups_of(*two_groups, *more)[0].values())
-    for draw in (compare.draw_reward, compare.draw_accuracy, compare.draw_alpha, compare.draw_entropy):
+    for draw in (comparison.draw_reward, comparison.draw_accuracy, comparison.draw_alpha, comparison.draw_entropy):
         ax = Figure().subplots()
         assert draw(ax, groups) is ax and ax.get_ylabel() and ax.get_title()
     ax = Figure().subplots()
-    lines = compare.draw_reward(ax, groups).get_lines()
+    lines = comparison.draw_reward(ax, groups).get_lines()
     assert [line.get_label() for line in lines[:3]] == [
         "A: apo guarded (3 seeds)",
         "B: grpo (3 seeds)",
@@ -207,7 +211,7 @@ def test_curves_are_medians_and_told_apart_by_more_than_colour(two_groups, tmp_p
         assert (a.get_linestyle(), a._unscaled_dash_pattern) != (b.get_linestyle(), b._unscaled_dash_pattern)
     # Seeds 0, 1, 2 of a linear reward: the first point is 0.1 + 0.01 seed, its median that of seed 1.
     assert lines[0].get_ydata()[0] == pytest.approx(0.11)
-    alphas = compare.draw_alpha(Figure().subplots(), groups).get_lines()
+    alphas = comparison.draw_alpha(Figure().subplots(), groups).get_lines()
     assert len(alphas) == 1  # only apo reads alpha
 
 
@@ -215,7 +219,7 @@ def test_accuracy_is_drawn_before_during_and_after(two_groups):
     from matplotlib.figure import Figure
 
     groups = list(groups_of(*two_groups)[0].values())
-    (apo, _) = compare.draw_accuracy(Figure().subplots(), groups).get_lines()
+    (apo, _) = comparison.draw_accuracy(Figure().subplots(), groups).get_lines()
     assert apo.get_xdata().tolist() == [0, 2, 5]
     assert apo.get_ydata().tolist() == pytest.approx([0.3, 0.5, 0.65])
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from full.config import TrainConfig, UserError, parse_config
+from full.config import TrainConfig, parse_config
+from full.errors import UserError
 
 CONFIGS = Path(__file__).parents[1] / "full" / "configs"
 

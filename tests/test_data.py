@@ -6,10 +6,14 @@ from pathlib import Path
 import pytest
 from datasets import Dataset
 
-from full.config import TrainConfig, UserError
-from full.data import INSTRUCTION, ProblemOrder, arithmetic_rows, is_held_out, load_problems, load_splits
-from full.policy import render_prompts
-from full.tiny import make_tokenizer
+from full.config import TrainConfig
+from full.data.order import ProblemOrder
+from full.data.sources import INSTRUCTION, load_problems, load_splits
+from full.data.splits import is_held_out
+from full.data.tasks.arithmetic import arithmetic_rows
+from full.errors import UserError
+from full.models.loading import render_prompts
+from full.models.tiny import make_tokenizer
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 ROWS = [
@@ -113,8 +117,8 @@ def test_files_that_are_not_there_or_not_json(tmp_path):
 def test_overlapping_splits_are_refused(tmp_path, monkeypatch):
     path = tmp_path / "a.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
-    monkeypatch.setattr("full.data.is_held_out", lambda problem: True)
-    monkeypatch.setattr("full.data.load_problems", lambda source, **options: Dataset.from_list(ROWS))
+    monkeypatch.setattr("full.data.sources.is_held_out", lambda problem: True)
+    monkeypatch.setattr("full.data.sources.load_problems", lambda source, **options: Dataset.from_list(ROWS))
     with pytest.raises(UserError, match="200 problems are in both splits, e.g. 'What is 0"):
         load_splits(str(path), level=None, seed=0)
 
@@ -123,7 +127,7 @@ def test_a_missing_hub_names_the_local_option(monkeypatch):
     def unreachable(*args, **kwargs):
         raise ConnectionError("no route to the hub")
 
-    monkeypatch.setattr("full.data.load_dataset", unreachable)
+    monkeypatch.setattr("full.data.sources.load_dataset", unreachable)
     with pytest.raises(
         UserError, match="EleutherAI/hendrycks_math: no route.*nlile.*Give a local file, --data"
     ) as caught:
@@ -140,8 +144,8 @@ def test_hub_sources_are_tried_in_turn_and_recorded(monkeypatch):
             raise FileNotFoundError("gone")
         return {"train": Dataset.from_list(ROWS), "test": Dataset.from_list(ROWS[:5])}
 
-    monkeypatch.setattr("full.data.load_dataset", fake)
-    monkeypatch.setattr("full.data._revision", lambda hub_id: "abc123")
+    monkeypatch.setattr("full.data.sources.load_dataset", fake)
+    monkeypatch.setattr("full.data.sources._revision", lambda hub_id: "abc123")
     problems = load_problems("math", level=3)
     assert asked == [("EleutherAI/hendrycks_math", "algebra"), ("DigitalLearningGmbH/MATH-lighteval", "default")]
     assert "DigitalLearningGmbH/MATH-lighteval at revision abc123" in problems.info.description

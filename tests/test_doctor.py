@@ -12,13 +12,11 @@ import torch
 from rich.console import Console
 
 from apo_edu.schedules import Signals
-from full import doctor, measuring, train
-from full.config import TrainConfig, UserError, parse_config
-from full.doctor import (
-    FirstUpdate,
+from full import train
+from full.config import TrainConfig, parse_config
+from full.doctor import judge, measure
+from full.doctor.judge import (
     NotReady,
-    Printer,
-    Scored,
     Section,
     diagnose,
     ends_section,
@@ -30,8 +28,23 @@ from full.doctor import (
     schedule_section,
     time_section,
 )
-from full.measuring import Memory, Speed, cache_bytes, estimate, how_much, memory_before, rows_within
-from full.tiny import make_tokenizer
+from full.doctor.measure import (
+    FirstUpdate,
+    Memory,
+    Scored,
+    Speed,
+    cache_bytes,
+    estimate,
+    how_much,
+    memory_before,
+    rows_within,
+)
+from full.doctor.print import Printer
+from full.errors import UserError
+from full.models.tiny import make_tokenizer
+from full.report import units
+from full.trainer.launch import start_accelerator
+from full.trainer.state import set_up as set_up_trainer
 from tests.helpers import save_small_model, small_run
 from tests.test_training import launch
 
@@ -48,13 +61,13 @@ def patient():
     """No measurement is cut short by a busy machine, unless a test asks for it."""
     with pytest.MonkeyPatch.context() as patch:
         for name in ("PROBE", "WHOLE_BATCH", "SAMPLING", "SCORING", "UPDATE"):
-            patch.setattr(measuring, name, 1e6)
+            patch.setattr(measure, name, 1e6)
         yield
 
 
 def set_up(model, folder, **changes):
     config, _ = parse_config([*small_run(model, folder / "run", **changes), "--doctor"])
-    return train.set_up(config, resume=False)
+    return set_up_trainer(config, start_accelerator(config.cpu_threads), resume=False)
 
 
 @pytest.fixture(scope="module")
@@ -208,10 +221,10 @@ def test_missing_boxes_are_told(trainer, monkeypatch):
 
 def test_a_slow_machine_samples_less_and_says_so(trainer, monkeypatch):
     for name in ("PROBE", "WHOLE_BATCH", "SAMPLING", "SCORING", "UPDATE"):
-        monkeypatch.setattr(measuring, name, 0.0)
+        monkeypatch.setattr(measure, name, 0.0)
     monkeypatch.setattr(trainer.engine, "max_new_tokens", 40)
-    pushed, push = [], train.push_coefficients
-    monkeypatch.setattr(train, "push_coefficients", lambda *a: pushed.append(int(a[2].any(-1).sum())) or push(*a))
+    pushed, push = [], measure.push_coefficients
+    monkeypatch.setattr(measure, "push_coefficients", lambda *a: pushed.append(int(a[2].any(-1).sum())) or push(*a))
     sections = examined(trainer, max_completion_tokens=40)
     section = sections["Samples"]
     assert section.values["completions"] == 4 and section.values["longest"] == 8
@@ -435,7 +448,7 @@ def test_running_out_of_memory_is_a_finding(trainer, monkeypatch):
 
 
 def test_without_room_for_gradients_none_are_taken(trainer, monkeypatch):
-    monkeypatch.setattr(doctor, "memory_before", lambda trainer: make_memory(have=9e9, row=0.0))
+    monkeypatch.setattr(judge, "memory_before", lambda trainer: make_memory(have=9e9, row=0.0))
     sections = examined(trainer)
     assert sections["First update"].values["grad_norm"] is None
     assert sections["Memory"].verdict == "stop"
@@ -453,7 +466,7 @@ def test_seconds_of_a_token_lie_on_a_line():
 def test_how_much_is_sampled():
     options = {"group": 6, "few": 4, "every": 48, "left": 22.0, "rows_that_fit": math.inf}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(measuring, "WHOLE_BATCH", 6.0)  # as shipped; the fixture above lifts it here
+        patch.setattr(measure, "WHOLE_BATCH", 6.0)  # as shipped; the fixture above lifts it here
         assert how_much(Speed(steps={6: 1e-4, 24: 1e-4}), most=1280, **options) == (48, 1280)
         assert how_much(Speed(steps={6: 0.01, 24: 0.01}), most=1280, **options) == (4, 1280)
         assert how_much(Speed(steps={6: 0.04, 24: 0.04}), most=1280, **options) == (4, 550)
@@ -530,18 +543,18 @@ def test_other_processes_print_nothing(capsys):
     [
         (0.0123, "0.012 s"),
         (12.3, "12 s"),
-        (200, "3.3 minutes"),
-        (6600, "110 minutes"),
-        (9000, "2.5 hours"),
-        (9e5, "10 days"),
+        (200, "3 min 20 s"),
+        (6600, "1 h 50 min"),
+        (9000, "2 h 30 min"),
+        (9e5, "10 days 10 h"),
     ],
 )
 def test_durations(seconds, text):
-    assert doctor.duration(seconds) == text
+    assert units.duration(seconds) == text
 
 
 def test_sizes_and_short_texts():
-    assert [doctor.size(n) for n in (1.5e9, 33e6, 156e3)] == ["1.5 GB", "33 MB", "156 kB"]
-    assert doctor.shorten("a\n\n  b") == "a b" and doctor.shorten("") == "(empty)"
-    long = doctor.shorten("x" * 300 + "end")
+    assert [units.size(n) for n in (1.5e9, 33e6, 156e3)] == ["1.5 GB", "33 MB", "156 kB"]
+    assert judge.shorten("a\n\n  b") == "a b" and judge.shorten("") == "(empty)"
+    long = judge.shorten("x" * 300 + "end")
     assert len(long) < 240 and long.startswith("xxx") and long.endswith("xend") and " [...] " in long

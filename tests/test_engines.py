@@ -14,10 +14,10 @@ import torch
 from transformers import TrainerCallback
 
 from apo_edu import GroupBatch, GuardedAlpha, LinearAlpha, objectives
-from full.engines import group_reshaped_advantages
-from full.engines.verl_apo import compute_apo_outcome_advantage
-from full.logprobs import token_logps
-from full.tiny import make_tokenizer
+from full.logprobs.tokens import token_logps
+from full.models.tiny import make_tokenizer
+from full.peers import group_reshaped_advantages
+from full.peers.verl_apo import compute_apo_outcome_advantage
 from tests.helpers import small_model
 
 ROOT = Path(__file__).parents[1]
@@ -192,12 +192,12 @@ def test_verl_finds_the_estimator_by_its_environment_variable(tmp_path, monkeypa
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(textwrap.dedent(text))
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setenv("VERL_USE_EXTERNAL_MODULES", "full.engines.verl_apo")
-    monkeypatch.delitem(sys.modules, "full.engines.verl_apo")
+    monkeypatch.setenv("VERL_USE_EXTERNAL_MODULES", "full.peers.verl_apo")
+    monkeypatch.delitem(sys.modules, "full.peers.verl_apo")
     try:
         importlib.import_module("verl")
         registry = sys.modules["verl.trainer.ppo.core_algos"].ADV_ESTIMATOR_REGISTRY
-        assert registry == {"apo": sys.modules["full.engines.verl_apo"].compute_apo_outcome_advantage}
+        assert registry == {"apo": sys.modules["full.peers.verl_apo"].compute_apo_outcome_advantage}
     finally:
         for name in [name for name in sys.modules if name.split(".")[0] == "verl"]:
             del sys.modules[name]
@@ -253,7 +253,7 @@ def make_trainer(folder, *, model=None, schedule=None, callbacks=(), **changes):
     """A trainer on the fixed completions: two groups of four in two micro-batches, of weights that stay as they are."""
     from datasets import Dataset
 
-    from full.engines.trl_apo import APOConfig, APOTrainer
+    from full.peers.trl_apo import APOConfig, APOTrainer
 
     options = {
         "num_generations": 4,
@@ -326,7 +326,7 @@ def trl_apo():
     trl = pytest.importorskip("trl", reason="the adapter needs TRL: pip install 'apo_edu[peers]'")
     if not trl.__version__.startswith("1.16."):
         pytest.skip(f"the adapter is tested with TRL 1.16, here is {trl.__version__}")
-    return importlib.import_module("full.engines.trl_apo")
+    return importlib.import_module("full.peers.trl_apo")
 
 
 @pytest.mark.parametrize("level", ["token", "sequence"])

@@ -22,8 +22,10 @@ from transformers import AutoModelForCausalLM
 
 from full import eval as evaluator
 from full import train
-from full.config import UserError
-from full.data import is_held_out, require_held_out
+from full.data.splits import is_held_out, require_held_out
+from full.engines.base import Samples
+from full.engines.hf import Sampler
+from full.errors import UserError
 from full.evaluation import (
     ProblemResult,
     answer_classes,
@@ -35,9 +37,8 @@ from full.evaluation import (
     standard_error,
     summarize_results,
 )
-from full.rollouts import Sampler, Samples
-from full.tiny import make_tokenizer
-from full.verifier import Verifier
+from full.models.tiny import make_tokenizer
+from full.rewards.pool import Verifier
 from tests.helpers import save_small_model, small_model, small_run
 
 ROOT = Path(__file__).parents[1]

@@ -4,8 +4,9 @@ import math
 
 import pytest
 
-from full import glossary, train
-from full.page import read_run
+from full import train
+from full.report import glossary
+from full.report.html import read_run
 from tests.helpers import save_small_model, small_run
 
 

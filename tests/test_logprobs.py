@@ -8,11 +8,12 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import GraniteConfig, GraniteForCausalLM, MistralConfig, MistralForCausalLM
 
-from full import lm_head
-from full.lm_head import head_logps
-from full.logprobs import Policy, predecessors, score, scoring_error, token_logps, tree_mask
-from full.packing import PackedRows, attention_pair_cost, micro_batches, pack
-from full.rollouts import Rollout
+from full.logprobs import lm_head
+from full.logprobs.lm_head import head_logps
+from full.logprobs.packing import PackedRows, attention_pair_cost, micro_batches, pack
+from full.logprobs.scoring import score, scoring_error
+from full.logprobs.tokens import Policy, predecessors, token_logps, tree_mask
+from full.trainer.rollout import Rollout
 from tests.helpers import small_model
 
 CPU = torch.device("cpu")

@@ -13,9 +13,10 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from full import train
-from full.config import TrainConfig, UserError
-from full.logprobs import token_logps
-from full.policy import load_model, save_policy
+from full.config import TrainConfig
+from full.errors import UserError
+from full.logprobs.tokens import token_logps
+from full.models.loading import load_model, save_policy
 from tests.helpers import metrics_without_times, save_small_model, small_run
 
 ROOT = Path(__file__).parents[1]

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from full import page as run_page
-from full.config import UserError
+from full.errors import UserError
+from full.report import html as run_page
 from tests import browser
 
 ROOT = Path(__file__).parents[1]

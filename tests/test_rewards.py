@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from full.rewards import Rewarder, RewardError, accuracies, accuracy, last_boxed, repetition
-from full.verifier import Verifier
+from full.errors import RewardError
+from full.rewards.answers import last_boxed
+from full.rewards.pool import Verifier
+from full.rewards.rewards import Rewarder, accuracies, accuracy, repetition
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
@@ -97,7 +99,7 @@ def test_the_pool_survives_killed_workers_and_answers_rightly_afterwards(verifie
 
 
 def test_workers_do_not_import_torch():
-    code = "import sys; sys.argv=['w','2048']; import full.verify_worker, math_verify; print('torch' in sys.modules)"
+    code = "import sys; sys.argv=['w','2048']; import full.rewards.worker, math_verify; print('torch' in sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "False"
     code = "import sys, full.rewards; print('torch' in sys.modules)"

@@ -3,9 +3,10 @@
 import torch
 from transformers import GenerationConfig
 
-from full.logprobs import Policy, score
-from full.rollouts import InverseTransformSampling, Sampler, sample_uniforms
-from full.tiny import make_tokenizer
+from full.engines.hf import InverseTransformSampling, Sampler, sample_uniforms
+from full.logprobs.scoring import score
+from full.logprobs.tokens import Policy
+from full.models.tiny import make_tokenizer
 from tests.helpers import small_model
 
 CPU = torch.device("cpu")

@@ -21,8 +21,10 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from full import train
-from full.config import UserError
-from full.launch import start_accelerator
+from full.errors import UserError
+from full.trainer import rollout, sharding
+from full.trainer import state as trainer_state
+from full.trainer.launch import start_accelerator
 from tests.helpers import metrics_without_times, save_small_model, small_run
 
 ROOT = Path(__file__).parents[1]
@@ -145,7 +147,7 @@ def run_as(way: str, arguments: list[str]) -> None:
         assert accelerator.is_fsdp2
         return accelerator
 
-    whole_weights = train.whole_weights
+    whole_weights = sharding.whole_weights
 
     @contextmanager
     def checked(policy):
@@ -155,7 +157,9 @@ def run_as(way: str, arguments: list[str]) -> None:
         whole_anyway = way.startswith("zero") and policy.zero_optimization_stage() < 3
         assert whole_anyway or all(map(is_cut, policy.parameters()))
 
-    train.start_accelerator, train.whole_weights = start, checked
+    train.start_accelerator = start
+    for module in (train, trainer_state, rollout):
+        module.whole_weights = checked
     train.main(arguments)
     if way.endswith("resumed"):
         state, run = PartialState(), Path(arguments[arguments.index("--output_dir") + 1])

@@ -7,11 +7,12 @@ from collections import Counter
 import pytest
 import torch
 
-from full import smollm2
-from full.config import TrainConfig, UserError
-from full.data import is_held_out
-from full.policy import load_model
-from full.rewards import last_boxed
+from full.config import TrainConfig
+from full.data.splits import is_held_out
+from full.errors import UserError
+from full.models import smollm2
+from full.models.loading import load_model
+from full.rewards.answers import last_boxed
 
 ROWS = smollm2.word_sum_rows()
 installed = pytest.mark.skipif(

@@ -15,8 +15,8 @@ from accelerate import Accelerator
 from safetensors.torch import load_file
 
 from full import train
-from full.checkpoints import Progress, checkpoints, load_checkpoint, save_checkpoint
-from full.config import UserError
+from full.errors import UserError
+from full.trainer.checkpoints import Progress, checkpoints, load_checkpoint, save_checkpoint
 from tests.helpers import metrics_without_times, save_small_model, small_run
 
 # A server that has imported everything once and forks a fresh process for each run.

@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from full import tiny, train
+from full import train
+from full.engines.hf import Sampler
+from full.models import tiny
 
 TOKENIZER = tiny.make_tokenizer()
 TINY = Path(__file__).parents[1] / "full" / "configs" / "tiny.yaml"
@@ -40,15 +42,15 @@ def test_the_folder_is_an_ordinary_one(tmp_path):
 def test_the_warm_start_is_cached_under_what_made_it(tmp_path, monkeypatch):
     monkeypatch.setitem(tiny.WARM_START, "max_steps", 2)
     with pytest.raises(RuntimeError, match=r"the warm start reached pass@1 0.00 in 2 steps; expected 0.3. Try another"):
-        tiny.warm_start(0.3, 0, cache=tmp_path, quiet=True)
+        tiny.warm_start(0.3, 0, Sampler, cache=tmp_path, quiet=True)
     assert not list(tmp_path.iterdir())  # nothing half-made is left behind
-    first = tiny.warm_start(0.0, 0, cache=tmp_path, quiet=True)
+    first = tiny.warm_start(0.0, 0, Sampler, cache=tmp_path, quiet=True)
     made = json.loads((first / "warm_start.json").read_text())
     assert (made["target"], made["seed"]) == (0.0, 0)
     stamp = (first / "model.safetensors").stat().st_mtime_ns
-    assert tiny.warm_start(0.0, 0, cache=tmp_path, quiet=True) == first
+    assert tiny.warm_start(0.0, 0, Sampler, cache=tmp_path, quiet=True) == first
     assert (first / "model.safetensors").stat().st_mtime_ns == stamp
-    assert tiny.warm_start(0.0, 1, cache=tmp_path, quiet=True) != first
+    assert tiny.warm_start(0.0, 1, Sampler, cache=tmp_path, quiet=True) != first
 
 
 @pytest.mark.slow

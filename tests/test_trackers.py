@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from full import train
-from full.config import UserError
+from full.errors import UserError
 from tests.helpers import metrics_without_times, save_small_model, small_run
 
 ROOT = Path(__file__).parents[1]

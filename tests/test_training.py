@@ -17,9 +17,12 @@ from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 
 from full import train
-from full.config import UserError
-from full.rewards import accuracy
-from full.rollouts import Rollout, Sampler
+from full.engines.hf import Sampler
+from full.errors import UserError
+from full.logprobs.packing import PackedRows
+from full.rewards.rewards import accuracy
+from full.trainer import rollout, state, update
+from full.trainer.rollout import Rollout
 from tests.helpers import metrics_without_times, save_small_model, small_run
 
 ROOT = Path(__file__).parents[1]
@@ -102,15 +105,15 @@ def test_the_first_update_is_on_policy_and_the_next_are_not(reference):
 def scored_rows(monkeypatch, *, exact: bool) -> list[int]:
     """How many completions each call of `score` gets, from here on; optionally with an engine of other numerics."""
     calls: list[int] = []
-    original, make = train.score, train.make_engine
+    original, make = rollout.score, state.make_engine
 
     def make_engine(*args):
         engine = make(*args)
         engine.exact = exact
         return engine
 
-    monkeypatch.setattr(train, "score", lambda *a, **k: calls.append(len(a[1])) or original(*a, **k))
-    monkeypatch.setattr(train, "make_engine", make_engine)
+    monkeypatch.setattr(rollout, "score", lambda *a, **k: calls.append(len(a[1])) or original(*a, **k))
+    monkeypatch.setattr(state, "make_engine", make_engine)
     return calls
 
 
@@ -146,14 +149,14 @@ def test_log_probabilities_from_sampling_leave_the_step_as_it_is(model, tmp_path
 def test_groups_without_signal_are_left_out_of_the_backward_pass(model, tmp_path, monkeypatch, objective):
     def gradient(run, **changes):
         got = {}
-        original = train.require_finite
+        original = update.require_finite
 
         def spy(trainer, what, values, mini):
             if what == "gradient norm":
                 got.update({name: p.grad.clone() for name, p in trainer.model.named_parameters()})
             original(trainer, what, values, mini)
 
-        monkeypatch.setattr(train, "require_finite", spy)
+        monkeypatch.setattr(update, "require_finite", spy)
         options = {"reward": "tests.helpers:no_signal_on_odd_sums", "steps": 1, "weights": "float64", "lr": 1e-9}
         # In a group of 6, unlike 4 or 8, the softmax of equal numbers is off by rounding, and so are the coefficients.
         options |= {"group_size": 6, "objective": objective}
@@ -164,8 +167,8 @@ def test_groups_without_signal_are_left_out_of_the_backward_pass(model, tmp_path
     share = row["groups_with_signal"]
     assert 0 < share < 1
     assert row["rows_with_gradient"] == share
-    original = train.micro_batches
-    monkeypatch.setattr(train, "micro_batches", lambda *args, keep, **options: original(*args, **options))
+    original = update.micro_batches
+    monkeypatch.setattr(update, "micro_batches", lambda *args, keep, **options: original(*args, **options))
     everything, _ = gradient(tmp_path / "everything")
     largest = max(g.abs().max() for g in everything.values())
     assert largest > 0
@@ -214,14 +217,14 @@ def test_importance_weights_multiply_the_coefficients(model, tmp_path, monkeypat
 def test_gradient_checkpointing_does_recompute(model, tmp_path, monkeypatch):
     # transformers does so in training mode only, and says nothing otherwise.
     calls = []
-    original = train.load_model
+    original = state.load_model
 
     def load(*args):
         loaded = original(*args)
         loaded.model.layers[0].mlp.register_forward_pre_hook(lambda *args: calls.append(torch.is_grad_enabled()))
         return loaded
 
-    monkeypatch.setattr(train, "load_model", load)
+    monkeypatch.setattr(state, "load_model", load)
     passes = {}
     for on in (False, True):
         calls.clear()
@@ -409,12 +412,12 @@ def test_too_few_problems_for_a_batch(model, tmp_path):
 def test_a_value_that_is_not_finite_stops_before_the_update(model, tmp_path, monkeypatch, what):
     broken = save_small_model(tmp_path / "broken")
     if what == "logps":
-        original = train.score
-        monkeypatch.setattr(train, "score", lambda *a, **k: tuple(t * float("nan") for t in original(*a, **k)))
+        original = rollout.score
+        monkeypatch.setattr(rollout, "score", lambda *a, **k: tuple(t * float("nan") for t in original(*a, **k)))
         scored_rows(monkeypatch, exact=False)
     else:
-        spread = train.PackedRows.spread
-        monkeypatch.setattr(train.PackedRows, "spread", lambda self, coef: spread(self, coef) * float("inf"))
+        spread = PackedRows.spread
+        monkeypatch.setattr(PackedRows, "spread", lambda self, coef: spread(self, coef) * float("inf"))
     with pytest.raises(RuntimeError, match=r"is not finite; no update was made, and the batch is in .*smaller lr"):
         train.main(small_run(broken, tmp_path / "run"))
     saved = torch.load(tmp_path / "run" / "failed-batch-0.pt", weights_only=False)

@@ -11,11 +11,11 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-from full.config import UserError
-from full.policy import merged_weights
-from full.rollouts import end_ids
-from full.tiny import make_tokenizer
-from full.vllm_engine import VllmSampler, require_vllm, sampling_seed
+from full.engines.base import end_ids
+from full.engines.vllm import VllmSampler, require_vllm, sampling_seed
+from full.errors import UserError
+from full.models.adapters import merged_weights
+from full.models.tiny import make_tokenizer
 from tests.helpers import save_small_model, small_model
 
 PROMPTS = [[5, 6, 7], [8, 9], [10, 11, 12, 13, 14], [15, 16]]

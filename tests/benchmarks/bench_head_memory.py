@@ -19,7 +19,7 @@ TOKENS = (1_024, 4_096)
 def measure(kind: str, tokens: int) -> None:
     import torch
 
-    from full.lm_head import head_logps
+    from full.logprobs.lm_head import head_logps
 
     torch.set_num_threads(2)
     torch.manual_seed(0)

@@ -138,11 +138,12 @@ def make_inputs(where: Path) -> dict[str, Path]:
     """The model folders, and the problems as a file for the peer."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from full.data import load_problems
-    from full.tiny import warm_start
+    from full.data.sources import load_problems
+    from full.engines.hf import Sampler
+    from full.models.tiny import warm_start
 
     load_problems("arithmetic", split="train").to_json(where / "problems.jsonl")  # what ours generates by itself
-    natural = warm_start(0.35, 0)
+    natural = warm_start(0.35, 0, Sampler)
     model, tokenizer = AutoModelForCausalLM.from_pretrained(natural), AutoTokenizer.from_pretrained(natural)
     tokenizer.eos_token = NEVER
     model.generation_config.eos_token_id = model.config.eos_token_id = tokenizer.eos_token_id
@@ -156,7 +157,7 @@ def make_large(where: Path) -> Path:
     import torch
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
-    from full.tiny import make_tokenizer
+    from full.models.tiny import make_tokenizer
 
     torch.manual_seed(0)
     config = Qwen3Config(

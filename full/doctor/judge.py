@@ -1,0 +1,457 @@
+"""Examine a set-up in under a minute instead of training: `accelerate launch full/train.py ... --doctor`.
+
+What costs people days can be seen before the first step: a prompt that is not what was meant, completions cut off before
+their answer, rewards that are all equal, an engine that samples from another distribution, a run that needs more memory or
+time than there is. Nothing is written and no weight is changed.
+
+`diagnose` yields one section after the other, with its numbers, so that they can be read by a program; `examine` prints
+them. What is measured comes from full/doctor/measure.py; here it is judged.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from apo_edu import palette
+from apo_edu.schedules import Signals
+from full.config import TrainConfig
+from full.doctor.measure import (
+    Drawn,
+    FirstUpdate,
+    Memory,
+    Scored,
+    Speed,
+    compare_with_policy,
+    draw,
+    estimate,
+    first_update,
+    memory_before,
+)
+from full.errors import UserError
+from full.report.units import duration, size
+from full.trainer.batches import BatchPlan
+from full.trainer.state import Trainer
+
+COLORS = {"ok": palette.GREEN, "look": palette.ORANGE, "stop": palette.VERMILION}  # from good to bad
+
+
+# So many groups without any signal, or completions without any box, are no bad luck: were 10 % otherwise, one in 30 times.
+SURE = 32
+
+
+# What the loss is on the first update, whatever the policy.
+FIRST_LOSS = {
+    "apo": "D_alpha(q || uniform)",
+    "adpo": "the logarithm of the group size",
+    "grpo": "0, since the advantages of a group sum to 0",
+    "gspo": "0, since the advantages of a group sum to 0",
+    "dapo": "the advantages of a group sum to 0, but for their weights by length",
+    "dr_grpo": "the advantages of a group sum to 0, but for their weights by length",
+}
+
+
+class NotReady(UserError):
+    """Something must be mended before a run is worth its time."""
+
+    code = 1
+
+
+@dataclass
+class Section:
+    """One part of the examination.
+
+    facts: (label, text).  remarks: (verdict, advice).  values: the numbers behind them.
+    """
+
+    title: str
+    facts: list[tuple[str, str]] = field(default_factory=list)
+    remarks: list[tuple[str, str]] = field(default_factory=list)
+    values: dict[str, Any] = field(default_factory=dict)
+
+    def fact(self, label: str, text: str) -> None:
+        self.facts.append((label, text))
+
+    def look(self, text: str, *, stop: bool = False) -> None:
+        """Add a remark; with `stop` one that must be mended before a run."""
+        self.remarks.append(("stop" if stop else "look", text))
+
+    @property
+    def verdict(self) -> str:
+        """The worst of its remarks."""
+        return worst(verdict for verdict, _ in self.remarks)
+
+
+def worst(verdicts: Iterator[str]) -> str:
+    """The worst of some verdicts; "ok" of none."""
+    return max(verdicts, key=list(COLORS).index, default="ok")
+
+
+def diagnose(trainer: Trainer) -> Iterator[Section]:
+    """Every section in turn; measures on the way."""
+    config, tokenizer = trainer.config, trainer.engine.tokenizer
+    yield prompt_section(config, tokenizer, trainer.problems[0]["prompt"], trainer.rendered, trainer.prompts)
+    yield ends_section(tokenizer, trainer.engine.eos_ids)
+    yield plan_section(config, trainer.plan, len(trainer.problems))
+    memory, speed = memory_before(trainer), Speed()
+    try:
+        drawn = draw(trainer, speed, rows_that_fit=memory.rows_that_fit)
+        yield samples_section(config, drawn)
+        scored = compare_with_policy(trainer, drawn, speed)
+        first = first_update(trainer, drawn, memory, speed, token_entropy=scored.token_entropy)
+    except torch.OutOfMemoryError as error:
+        if trainer.accelerator.num_processes > 1:  # the others wait for this one
+            raise
+        yield memory_section(config, memory, failure=" ".join(str(error).split())[:120])
+        return
+    yield first_update_section(config, scored, first)
+    yield schedule_section(config, first.signals, drawn.rollout.rewards)
+    yield memory_section(config, memory)
+    yield time_section(config, estimate(trainer, drawn, speed), measured=first.grad_norm is not None)
+
+
+def prompt_section(
+    config: TrainConfig, tokenizer: Any, messages: Any, rendered: str, prompts: Sequence[Any]
+) -> Section:
+    """One prompt as the model sees it, the lengths of all, and what thinking does to the template."""
+    section = Section("Prompt")
+    lengths = [len(ids) for ids in prompts]
+    off, on = (
+        tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, enable_thinking=choice)
+        for choice in (False, True)
+    )
+    section.values = {"longest": max(lengths), "thinking_heeded": on != off}
+    section.fact("the first prompt", rendered)
+    shortest, longest = min(lengths), max(lengths)
+    spread = f"{shortest:,} to {longest:,}" if shortest < longest else f"{longest:,}"
+    section.fact(
+        "tokens",
+        f"{lengths[0]:,}; over {plural(len(lengths), 'problem')} {spread}, where {config.max_prompt_tokens:,} are allowed",
+    )
+    switch = "heeds the switch" if on != off else "has no such switch"
+    section.fact("thinking", f"{'on' if config.thinking else 'off'}; the chat template {switch}")
+    if config.thinking and on == off:
+        section.look(
+            "thinking is true, but the prompt is the same without it. Take a model whose chat template reads "
+            "enable_thinking, or leave --thinking out."
+        )
+    return section
+
+
+def ends_section(tokenizer: Any, eos_ids: Sequence[int]) -> Section:
+    """Which tokens end a completion, which one pads, and whether the template's own end is among them."""
+    section = Section("End of sequence")
+    pad, own = tokenizer.pad_token_id, end_of_an_answer(tokenizer)
+    section.values = {"eos_ids": list(eos_ids), "pad_is_eos": pad is None or pad in eos_ids, "template_end": own}
+    section.fact("tokenizer", named(tokenizer, tokenizer.eos_token_id))
+    further = [named(tokenizer, i) for i in eos_ids if i != tokenizer.eos_token_id]
+    section.fact("generation_config", "also " + ", ".join(further) if further else "no other")
+    section.fact("chat template", f"ends an answer with {named(tokenizer, own)}")
+    fine = "; an end too, which is fine: masks go by position, so the end is trained and padding is not"
+    section.fact("padding", named(tokenizer, pad) + (fine if section.values["pad_is_eos"] else ""))
+    if not eos_ids:
+        section.look("nothing ends a completion. Set eos_token_id in the model's generation_config.json.", stop=True)
+    elif own is not None and own not in eos_ids:
+        section.look(
+            f"{named(tokenizer, own)} does not end a completion here: a model that follows its chat template runs on. Add "
+            "it to eos_token_id in the model's generation_config.json."
+        )
+    return section
+
+
+def plan_section(config: TrainConfig, plan: BatchPlan, num_problems: int) -> Section:
+    """The arithmetic of batches, so that nobody has to do it."""
+    section = Section("Batches")
+    prompts, group, updates, minis, batches = plan.prompts, plan.group, plan.updates, plan.mini_batches, plan.batches
+    processes = plan.processes
+    section.values = {
+        "completions_per_batch": plan.completions,
+        "mini_batches": minis,
+        "updates_per_batch": updates,
+        "batches": batches,
+        "passes": plan.passes(num_problems),
+        "prompts_per_process": prompts // processes,
+    }
+    share = f"; {plural(prompts // processes, 'prompt')} on each of {processes} processes" if processes > 1 else ""
+    section.fact("one batch", f"{prompts:,} prompts x {group} = {plan.completions:,} completions{share}")
+    section.fact(
+        "its updates",
+        f"{plural(minis, 'mini-batch', 'mini-batches')} of {plural(config.mini_batch_prompts, 'prompt')} x "
+        f"{plural(config.epochs, 'epoch')} = {plural(updates, 'optimiser step')}",
+    )
+    section.fact(
+        "the run",
+        f"{plural(config.steps, 'step')} = {plural(batches, 'batch', 'batches')}, {batches * prompts:,} prompts: "
+        f"{plan.passes(num_problems):.2f} passes over {plural(num_problems, 'problem')}",
+    )
+    if config.objective in ("apo", "adpo"):
+        clipping = "nothing is clipped, the anchor holds the policy; clip_fraction is always 0"
+        if updates == 1:
+            clipping += ". With one update per batch u is 0 in each, and tau_anc only scales the gradient"
+    elif updates == 1:
+        clipping = "one update per batch: every ratio is 1, clip_fraction always 0, and GSPO is GRPO"
+    else:
+        clipping = "from the second update of a batch on; on the first every ratio is 1 and clip_fraction 0"
+    section.fact("clipping", clipping)
+    if plan.unused_updates:
+        section.look(
+            f"the last batch serves {updates - plan.unused_updates} of its {updates} updates. Take --steps "
+            f"{batches * updates} to use it up."
+        )
+    return section
+
+
+def samples_section(config: TrainConfig, drawn: Drawn) -> Section:
+    """Lengths, rewards and boxes, and what to change where they teach nothing."""
+    n, most, rewards = drawn.numbers, config.max_completion_tokens, drawn.rollout.rewards
+    section = Section("Samples", values=dict(n))
+    which = "the whole first batch" if drawn.whole else "from the first batch"
+    section.fact("sampled", f"{plural(round(n['groups']), 'prompt')} x {config.group_size} completions, {which}")
+    section.fact("length", f"{n['mean_length']:.0f} tokens on average, {n['longest']:.0f} at most")
+    unended = 1 - n["ended"]
+    if drawn.limit < most:
+        cut = f"unknown: {unended:.0%} had not ended after {drawn.limit:,} of {most:,} tokens, where the doctor stopped"
+    else:
+        cut = f"{n['truncated']:.0%} at max_completion_tokens {most:,}"
+    section.fact("truncated", cut)
+    section.fact(
+        "reward", f"{n['reward_mean']:.3f} on average, standard deviation within a group {n['std_within']:.3f}"
+    )
+    section.fact("signal", f"{n['with_signal']:.0%} of the groups: their rewards differ")
+    section.fact("box", f"{n['boxed']:.0%} of the completions have one")
+    shown = {"one of the best": int(rewards.argmax()), "one of the worst": int(rewards.argmin())}
+    if len(rewards.unique()) == 1:
+        shown = {"the first": 0, "the last": len(rewards) - 1}
+    for label, i in shown.items():
+        section.fact(label, f"reward {rewards[i]:.3g}: {shorten(drawn.texts[i])}")
+
+    verified = any(reward.startswith("accuracy") for reward in config.reward)
+    if n["truncated"] > 0.2:
+        early = " before they gave an answer" if n["boxed"] < 0.5 else ""
+        instead = ", or take --thinking false" if config.thinking else ""
+        section.look(
+            f"{n['truncated']:.0%} of the completions are cut off{early}. Raise "
+            f"--max_completion_tokens (now {most:,}){instead}. --truncated mask leaves them out of their groups.",
+            stop=verified and n["truncated"] > 0.8,
+        )
+    too_short = drawn.limit < most and unended > 0.2
+    if too_short:
+        section.look(
+            "a minute is too short here to sample to the end, so these rewards say little. Watch truncated_fraction and "
+            "groups_with_signal in the first steps."
+        )
+    if n["thinking"] > 0.05 and not config.thinking:
+        section.look(
+            f"{n['thinking']:.0%} of the completions think although thinking is false. Take a model that can leave it, or "
+            "room for it: --max_completion_tokens 4096 or more."
+        )
+    if verified and n["ended"] > 0 and n["boxed_of_ended"] < 0.5 and not too_short:
+        section.look(
+            f"{n['boxed_of_ended']:.0%} of the completions that ended have a \\boxed{{}}; the others are wrong whatever they "
+            "say. Ask for it in the problem, or reward it for a while: --reward accuracy format --reward_weights 1 0.1",
+            stop=n["boxed_of_ended"] == 0 and n["ended"] * n["completions"] >= SURE,
+        )
+    if n["with_signal"] < 0.25 and not too_short:
+        found = "no group has a signal" if n["with_signal"] == 0 else "few groups have a signal"
+        section.look(
+            f"{found}, and without one there is nothing to learn from. {why_equal(config, n)}",
+            stop=n["with_signal"] == 0 and n["groups"] >= SURE,
+        )
+    return section
+
+
+def why_equal(config: TrainConfig, numbers: Mapping[str, float]) -> str:
+    """Advice on groups whose rewards are equal."""
+    if numbers["truncated"] > 0.5:
+        return "Mend the truncation first."
+    if numbers["reward_mean"] > 0.5 * numbers["reward_max"] > 0:
+        return f"The problems look too easy: take a harder --level (now {config.level}) or other data."
+    return f"The problems look too hard: take an easier --level (now {config.level}), a larger --group_size, graded rewards."
+
+
+def first_update_section(config: TrainConfig, scored: Scored, first: FirstUpdate) -> Section:
+    """Whether the policy is its own anchor before the first step, and whether it would learn."""
+    section = Section("First update", values={**scored._asdict(), **first._asdict()})
+    section.fact(
+        "engine and policy",
+        f"log-probabilities differ by {scored.mean:.1e} nats per token, {scored.max:.1e} at most, over {scored.tokens:,} "
+        "tokens",
+    )
+    if scored.adapters is not None:
+        section.fact("adapters on and off", f"log-probabilities differ by {scored.adapters:.1g} nats; 0 is expected")
+    section.fact(
+        "kl_old", f"{first.kl_old:.1g}: the policy is its own anchor (u = 0), and p_theta uniform over a group"
+    )
+    section.fact("loss", f"{first.loss:.4g}, a constant on the first update: {FIRST_LOSS[config.objective]}")
+    if first.grad_norm is None:
+        section.fact("gradient norm", f"not taken: {first.reason}")
+    else:
+        rewards = " and rewards made up here, as the real ones give none" if first.made_up else ""
+        section.fact(
+            "gradient norm", f"{first.grad_norm:.3g}, not zero, on {plural(first.completions, 'completion')}{rewards}"
+        )
+    # In float32 sampling and scoring agree to rounding; other kernels and bfloat16 differ by a few hundredths of a nat.
+    near, far = (1e-4, 1e-2) if scored.exact else (0.03, 0.15)
+    if not scored.mean <= far:
+        section.look(
+            "the engine samples from another distribution than the policy's. Look for a temperature or weights that it "
+            "does not share, or sample with --engine hf.",
+            stop=True,
+        )
+    elif scored.mean > near:
+        section.look(
+            "engine and policy differ by more than rounding. Importance weights correct for it, up to importance_cap "
+            f"{config.importance_cap:g}; watch mismatch_mean, or sample with --engine hf."
+        )
+    if scored.adapters:
+        section.look("the adapters already change the policy, so the run would not start from the model.", stop=True)
+    if first.grad_norm is not None and not 0 < first.grad_norm < math.inf:
+        section.facts[-1] = ("gradient norm", f"{first.grad_norm}")
+        section.look(
+            f"the gradient norm is {first.grad_norm} where rewards differ; expected a finite number > 0. Look for frozen "
+            "weights, or log-probabilities that are not finite.",
+            stop=True,
+        )
+    return section
+
+
+def schedule_section(config: TrainConfig, signals: Signals, rewards: Tensor) -> Section:
+    """What alpha will do, what it reads, and when it cannot do anything."""
+    section = Section("Schedule of alpha")
+    top, bottom = config.alpha_max, config.alpha_min
+    reach = (top - bottom) * float(signals.confidence)
+    section.values = {"confidence": signals.confidence, "reach": reach}
+    rules = {
+        "fixed": f"fixed: alpha = {config.alpha:g}",
+        "linear": f"linear: alpha from {top:g} to {bottom:g} over {plural(config.steps, 'step')}",
+        "ess": f"ess: the alpha in [{bottom:g}, {top:g}] at which the effective sample size is {config.ess_fraction:g} of a "
+        "group",
+        "guarded": f"guarded: alpha = {top:g} - {top - bottom:g} x confidence x improvement",
+    }
+    section.fact("rule", rules[config.schedule])
+    if config.objective != "apo":
+        section.fact("use", f"none: {config.objective} has no alpha; it is only logged")
+        return section
+    if len(rewards.unique()) <= 2 and config.updates_per_batch == 1:
+        section.fact("use", "two rewards and one update per batch: alpha scales each prompt's gradient, never turns it")
+    if config.schedule != "guarded":
+        return section
+    section.fact(
+        "confidence",
+        f"1 - normalised entropy of {config.confidence_from}: {signals.confidence:.3f} on these samples, so alpha may fall "
+        f"to {top - reach:.2f}",
+    )
+    guard = (
+        f"beyond {config.noise_guard:g} x its standard error" if config.noise_guard else "noise too (see --noise_guard)"
+    )
+    section.fact("improvement", f"counts what the reward gains, {guard}")
+    if config.confidence_from == "anchored":
+        section.look(
+            "confidence_from anchored reads p_theta, which is uniform on the first update of every batch: its confidence is "
+            "0 and alpha stays at alpha_max. Take --confidence_from tokens."
+        )
+    elif reach < 0.02 < top - bottom:
+        section.look(
+            f"so little confidence keeps alpha at {top:g}. Take --confidence_from tokens to let the schedule act, or "
+            "--schedule fixed to say what happens."
+        )
+    return section
+
+
+def memory_section(config: TrainConfig, memory: Memory, *, failure: str = "") -> Section:
+    """The parts, the two peaks, what there is, and what to change where it does not fit."""
+    section = Section("Memory")
+    section.values = {**asdict(memory), "updating": memory.updating, "sampling": memory.sampling}
+    machine = "GPU" if memory.device.type == "cuda" else "machine"
+    each = " for each process" if memory.processes > 1 else ""
+    section.fact("in use", f"{size(memory.in_use)} when all is loaded, {size(memory.weights)} of it weights")
+    section.fact("optimiser", f"gradients {size(memory.gradients)}, Adam's moments {size(memory.moments)}")
+    if memory.points:
+        text = f"about {size(memory.activations)} for a micro-batch of {memory.update_tokens:,} tokens"
+        most = max(tokens for tokens, _ in memory.points)
+        scaled = f" (measured on {most:,})" if most < memory.update_tokens else ""
+        section.fact("activations", text + scaled)
+    rows = f"{size(memory.rows * memory.row)} for {memory.rows:,} completions of up to {memory.longest:,} tokens"
+    section.fact("sampling", rows if memory.row else "vLLM's share, taken when it was loaded")
+    section.fact(
+        "at most",
+        f"about {size(memory.updating)} in an update, {size(memory.sampling)} while sampling; the {machine} has "
+        f"{size(memory.have)}{each}",
+    )
+    if failure:
+        section.look(f"out of memory: {failure}. {less_memory(config, memory)}", stop=True)
+    for what, need in (("an update", memory.updating), ("sampling", memory.sampling)):
+        if need > 0.8 * memory.have:
+            section.look(
+                f"{what} needs {need / memory.have:.0%} of what there is. {less_memory(config, memory, what)}",
+                stop=need > 0.95 * memory.have,
+            )
+    return section
+
+
+def less_memory(config: TrainConfig, memory: Memory, what: str = "") -> str:
+    """What to change, the cheapest first: of an update, of sampling or, not knowing, of both."""
+    target, state = 0.8 * memory.have, memory.in_use + memory.moments
+    advice = []
+    if what != "an update" and memory.row:
+        fit = int((target - state - memory.gathered) / memory.row)
+        if 1 <= fit < memory.rows:
+            advice.append(f"--generation_rows {fit}")
+    if what != "sampling":
+        fit = int((target - state - memory.gradients) * memory.update_tokens / max(memory.activations, 1.0))
+        if memory.longest <= fit < memory.update_tokens:
+            advice.append(f"--micro_batch_tokens {fit}")
+        if not config.gradient_checkpointing and target > state + memory.gradients:
+            advice.append("--gradient_checkpointing true")
+    if not advice:
+        advice += ["--lora_rank 16, which needs neither gradients nor moments of the weights"] * (not config.lora_rank)
+        advice += ["several GPUs that share the weights (FSDP)"] * (not memory.gathered)
+        advice += ["a smaller model"]
+    return f"Try {', or '.join(advice)}."
+
+
+def time_section(config: TrainConfig, seconds: Mapping[str, float], *, measured: bool) -> Section:
+    """How long a run takes, as far as a minute can tell."""
+    section = Section("Time", values=dict(seconds))
+    section.fact(
+        "a batch",
+        f"about {duration(seconds['batch'])} to sample and reward, {seconds['tokens_per_second']:,.0f} tokens/s per process",
+    )
+    if not measured:
+        section.fact("an update", "not measured, so the run is not estimated")
+        return section
+    section.fact("an update", f"about {duration(seconds['update'])}, without AdamW's own step")
+    section.fact("an evaluation", f"about {duration(seconds['evaluation'])}; there are {seconds['evaluations']:.0f}")
+    section.fact("the run", f"about {duration(seconds['run'])} for {plural(config.steps, 'step')}")
+    if seconds["run"] > 3 * 86400:
+        section.look(
+            "that is long: fewer --steps, shorter completions, --engine vllm, a smaller model or more processes."
+        )
+    return section
+
+
+def end_of_an_answer(tokenizer: Any) -> int | None:
+    """The special token with which the chat template ends an answer; None if it uses none."""
+    messages = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "zebra"}]
+    tail = tokenizer.apply_chat_template(messages, tokenize=False).rpartition("zebra")[2]
+    ids = tokenizer(tail, add_special_tokens=False)["input_ids"]
+    return next((i for i in ids if i in tokenizer.all_special_ids), None)
+
+
+def named(tokenizer: Any, token: int | None) -> str:
+    """A token's text and id."""
+    return "no token" if token is None else f"{tokenizer.convert_ids_to_tokens(token)} ({token})"
+
+
+def plural(count: int, one: str, many: str | None = None) -> str:
+    """A number with its noun."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def shorten(text: str, most: int = 220) -> str:
+    """A completion in a few lines: its beginning and its end, white space folded."""
+    plain = " ".join(text.split()) or "(empty)"
+    return plain if len(plain) <= most else f"{plain[: most // 2].rstrip()} [...] {plain[-most // 2 :].lstrip()}"

@@ -1,0 +1,62 @@
+"""Scoring completions under a model, and whether the scorer agrees with the model's own forward pass."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from full.logprobs.packing import Ids, PackedRows, micro_batches
+from full.logprobs.tokens import token_logps
+
+
+@torch.no_grad()
+def score(
+    policy: nn.Module,
+    prompts: Ids,
+    completions: Ids,
+    *,
+    width: int,
+    temperature: float,
+    max_tokens: int,
+    device: Any,
+    pair_cost: float = float("inf"),
+) -> tuple[Tensor, Tensor]:
+    """Log-probabilities and next-token entropies of completions, without a graph.
+
+    Returns:
+        (logps, entropies): [rows, width] on the CPU, 0 beyond each completion's end.
+    """
+    dtype = next(policy.parameters()).dtype
+    logps = torch.zeros(len(prompts), width, dtype=torch.float64 if dtype == torch.float64 else torch.float32)
+    entropies = torch.zeros_like(logps)
+    for rows in micro_batches(prompts, completions, max_tokens, device=device, pair_cost=pair_cost):
+        got = policy(*rows.inputs, temperature=temperature, with_entropy=True)
+        rows.collect(got[0], logps)
+        rows.collect(got[1], entropies)
+    return logps, entropies
+
+
+@torch.no_grad()
+def scoring_error(model: nn.Module, prompt: Sequence[int], *, shared: bool) -> float:
+    """Largest difference, in nats, between `token_logps` and the model's own forward pass, on a few tokens.
+
+    `token_logps` goes from the backbone to the LM head by itself; a model that does more on the way (scales or caps its
+    logits) would be trained on wrong probabilities.
+
+    Args:
+        prompt: at least two token ids; a few are used.
+        shared: score two completions in one row, which also tests the model's way with a tree mask.
+    """
+    start, completions = list(prompt[:4]), [list(prompt[:3]), list(prompt[1:3])]
+    device = next(model.parameters()).device
+    rows = PackedRows([[0, 1]] if shared else [[0], [1]], [start] * 2, completions, device=device)
+    scored = torch.zeros(2, 3)
+    rows.collect(token_logps(model, *rows.inputs), scored)
+    differences = []
+    for completion, logps in zip(completions, scored, strict=True):
+        ids = torch.tensor([[*start, *completion]], device=device)
+        own = model(input_ids=ids).logits[0].float().log_softmax(-1).cpu()
+        want = torch.stack([own[len(start) - 1 + t, token] for t, token in enumerate(completion)])
+        differences.append((logps[: len(completion)] - want).abs().max().item())
+    return max(differences)

@@ -1,0 +1,1 @@
+"""The language model: loading and writing it, adapters, and the two embedded models."""

@@ -1,0 +1,189 @@
+"""Loading and writing the model and its tokenizer, adapters included; rendering prompts through its chat template."""
+
+import socket
+import urllib.parse
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import datasets
+import huggingface_hub
+import torch
+from accelerate import Accelerator
+from datasets import Dataset
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import find_adapter_config_file
+
+from full.config import TrainConfig
+from full.errors import UserError
+from full.logprobs.scoring import scoring_error
+from full.models.adapters import _load_merged, add_adapters, merged_weights
+from full.models.smollm2 import smollm2_folder
+from full.models.tiny import warm_start
+
+
+def load_tokenizer(config: TrainConfig, accelerator: Accelerator, make_sampler: Callable[..., Any]) -> tuple[Any, str]:
+    """The tokenizer, and the folder or hub id to load the model from; before anything large is loaded.
+
+    Args:
+        make_sampler: what measures the embedded model while it is made, see `warm_start`.
+
+    Raises:
+        UserError: it cannot be loaded; says why and names the embedded model.
+    """
+    name = config.model
+    if name == "tiny":
+        with accelerator.main_process_first():  # one process trains it, the others find it in the cache
+            name = str(warm_start(config.warm_start_pass_at_1, config.seed, make_sampler))
+    elif name == "smollm2":
+        with accelerator.main_process_first():
+            name = str(smollm2_folder())
+    elif not Path(name).is_dir():
+        go_offline_if_unreachable()
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name, padding_side="left")
+    except (OSError, ValueError) as error:
+        raise _cannot_load(name, error) from None
+    if tokenizer.chat_template is None:
+        raise UserError(f"the tokenizer of {name!r} has no chat template; expected one. Take an instruct model.")
+    return tokenizer, name
+
+
+def load_model(name: str, config: TrainConfig) -> Any:
+    """The model to train, its weights in config.weights; with config.lora_rank only its adapters require a gradient.
+
+    Raises:
+        UserError: it cannot be loaded or scored, or new adapters are wanted on top of adapters.
+    """
+    # An adapter's folder names the model it belongs to, and may be read from another working directory.
+    name = str(Path(name).resolve()) if Path(name).is_dir() else name
+    try:
+        # Master weights in float32: at lr 1e-6 an update is lost in a bfloat16 weight. On a GPU autocast computes in bf16.
+        dtype = getattr(torch, config.weights)
+        if find_adapter_config_file(name):
+            model = _load_merged(name, dtype, config)
+        else:
+            model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype)
+    except (OSError, ValueError) as error:
+        raise _cannot_load(name, error) from None
+    if config.lora_rank:
+        add_adapters(model, config.lora_rank)
+    if config.weights == "float64":
+        keep_float64(model)
+    if config.gradient_checkpointing:
+        before_5_20 = "gradient_checkpointing_enable"  # its name in the transformers that vLLM 0.32 asks for
+        enable = getattr(model, "activation_checkpointing_enable", None) or getattr(model, before_5_20)
+        enable({"use_reentrant": False})
+        model.train()  # transformers recomputes in training mode only; a loaded model is in evaluation mode
+        switch_dropout_off(model)
+    return model
+
+
+def check_model(model: Any, prompts: list[list[int]], config: TrainConfig, pair_cost: float) -> None:
+    """Raise unless the model is scored as it is, and has room for the longest prompt with the longest completion.
+
+    Raises:
+        UserError: says by how much.
+    """
+    needed = max(map(len, prompts)) + config.max_completion_tokens
+    room = getattr(model.config, "max_position_embeddings", None)
+    if room is not None and needed > room:
+        raise UserError(
+            f"model {config.model!r} has {room} positions; expected {needed}, the longest prompt and max_completion_tokens "
+            f"{config.max_completion_tokens} together. Lower --max_completion_tokens, or take out the longest prompts."
+        )
+    for shared in (False, True) if pair_cost < float("inf") else (False,):
+        error = scoring_error(model, prompts[0], shared=shared)
+        if error > 1e-3:
+            raise UserError(
+                f"model {config.model!r} gives other log-probabilities than the scorer, by {error:.2g} nats; expected the "
+                "same. It does more to its logits than its LM head does (scales or caps them, say). Take another family."
+            )
+
+
+def switch_dropout_off(model: Any) -> None:
+    """Dropout off, also in training mode: what is trained is the distribution that was sampled and scored."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        for name in ("attention_dropout", "dropout"):
+            if isinstance(getattr(module, name, None), float):
+                setattr(module, name, 0.0)
+
+
+def keep_float64(model: Any) -> None:
+    """Let the model's norms compute in float64 too; transformers' own pass through float32, whatever the weights are.
+
+    Without it a float64 model has float32's rounding, and its gradient depends on the order of a sum in the seventh digit.
+    """
+    for module in model.modules():
+        if type(module).__name__.endswith("RMSNorm"):
+            module.forward = partial(_rms_norm, module)
+
+
+def _rms_norm(module: Any, states: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.rms_norm(states, module.weight.shape, module.weight, module.variance_epsilon)
+
+
+def save_policy(
+    model: Any, tokenizer: Any, folder: Path, *, merge: bool, state: dict[str, torch.Tensor] | None = None
+) -> None:
+    """Write the model and its tokenizer as an ordinary Hugging Face folder.
+
+    With adapters it holds these alone and names the model they belong to (transformers and peft load both); merged, it
+    holds whole weights with the adapters added, and loads without peft. The model in memory stays as it is.
+
+    Args:
+        state: the whole weights, where the model's own are shared out among processes.
+    """
+    if merge and hasattr(model, "peft_config"):
+        with torch.device("meta"):
+            plain = AutoModelForCausalLM.from_config(model.config, dtype=model.dtype)
+        plain.load_state_dict(dict(merged_weights(model)), strict=False, assign=True)
+        plain.tie_weights()
+        plain.generation_config = model.generation_config
+        model, state = plain, None
+    model.save_pretrained(folder, state_dict=state)
+    tokenizer.save_pretrained(folder)
+
+
+def go_offline_if_unreachable() -> None:
+    """Where the hub cannot be reached, use only what is cached, instead of a minute of retries for each file."""
+    hub = urllib.parse.urlparse(huggingface_hub.constants.ENDPOINT)
+    try:
+        socket.create_connection((hub.hostname or "", hub.port or 443), timeout=5).close()
+    except OSError:
+        huggingface_hub.constants.HF_HUB_OFFLINE = True
+        datasets.config.HF_HUB_OFFLINE = True
+
+
+def _cannot_load(name: str, error: Exception) -> UserError:
+    reason = " ".join(str(error).split())
+    if huggingface_hub.constants.HF_HUB_OFFLINE and not Path(name).is_dir():
+        reason = "the hub cannot be reached, and no copy is cached on this machine"
+    return UserError(
+        f"model {name!r} cannot be loaded: {reason[:200].rstrip('.')}. Give a folder on this machine (--model DIR), or run "
+        "the embedded model, which needs neither GPU nor network: accelerate launch full/train.py --config "
+        "full/configs/tiny.yaml"
+    )
+
+
+def render_prompts(tokenizer: Any, problems: Dataset, config: TrainConfig) -> tuple[list[list[int]], str]:
+    """Token ids of every prompt through the chat template, and the first one as text.
+
+    Raises:
+        UserError: a prompt is longer than max_prompt_tokens; says how many and what would fit.
+    """
+    texts = tokenizer.apply_chat_template(
+        problems["prompt"][:], tokenize=False, add_generation_prompt=True, enable_thinking=config.thinking
+    )
+    prompts: list[list[int]] = tokenizer(texts, add_special_tokens=False)["input_ids"]
+    longest = max(map(len, prompts))
+    if longest > config.max_prompt_tokens:
+        over = sum(len(ids) > config.max_prompt_tokens for ids in prompts)
+        raise UserError(
+            f"{over} of {len(prompts)} prompts are longer than max_prompt_tokens {config.max_prompt_tokens}; the longest "
+            f"has {longest} tokens. Use --max_prompt_tokens {longest}, or remove them from the data."
+        )
+    return prompts, texts[0]

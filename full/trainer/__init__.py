@@ -1,0 +1,1 @@
+"""What an optimiser step goes through; full/train.py tells the story."""

@@ -1,0 +1,140 @@
+"""Sample a batch, reward it, and take the old log-probabilities."""
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from full.logprobs.packing import Ids
+from full.logprobs.scoring import score
+from full.trainer.sharding import whole_weights
+from full.trainer.state import Trainer
+
+
+@dataclass
+class Rollout:
+    """One batch of samples, this process's share: all that its updates need, and all that a checkpoint must hold.
+
+    prompts: token ids per completion (the same list `group` times).  completions: token ids, end of sequence included.
+    rewards, valid: [rows].  old_logps, entropies: [rows, width] under the policy that sampled, 0 beyond the end.
+    engine_logps: [rows, width] as the engine that sampled computed them; equal to old_logps where nothing was scored again.
+    seconds: spent on sampling and scoring.
+    """
+
+    prompts: list[list[int]]
+    completions: list[list[int]]
+    rewards: Tensor
+    valid: Tensor
+    truncated: Tensor
+    old_logps: Tensor
+    entropies: Tensor
+    engine_logps: Tensor
+    seconds: float
+
+    def mask(self) -> Tensor:
+        """[rows, width]: 1 on the completions' tokens. By position, so the end-of-sequence token is trained."""
+        lengths = torch.tensor([len(ids) for ids in self.completions])
+        return (torch.arange(self.old_logps.shape[1]) < lengths[:, None]).long()
+
+    def importance(self, cap: float) -> Tensor:
+        """[rows, width] truncated importance weights, min(pi_old / pi_engine, cap) for each token.
+
+        Completions come from the engine's distribution, and the objective's gradient is meant under pi_old. Where both are
+        the same they are exactly 1. Per token, since the product over a completion has a variance that grows with its
+        length. (Ours: the paper samples and scores with one engine.)
+        """
+        return (self.old_logps - self.engine_logps).exp().clamp(max=cap)
+
+    def select(self, rows: slice) -> "Rollout":
+        """The rollout of some rows."""
+        tensors = (self.rewards, self.valid, self.truncated, self.old_logps, self.entropies, self.engine_logps)
+        return Rollout(self.prompts[rows], self.completions[rows], *(t[rows] for t in tensors), seconds=self.seconds)
+
+
+def collect(trainer: Trainer, positions: list[int], *, batch: int, step: int) -> Rollout:
+    """Sample this process's share of a batch, reward it, and take the old log-probabilities; groups stay whole.
+
+    Args:
+        positions: of the batch's prompts_per_batch problems, over all processes.
+        batch: index of the batch, a part of what its randomness depends on.
+        step: optimiser steps done, for the log.
+    """
+    config, engine = trainer.config, trainer.engine
+    started = time.perf_counter()
+    mine = trainer.plan.slots()
+    keys = [(batch, slot, sample) for slot in mine for sample in range(config.group_size)]
+    rows = [row for slot in mine for row in [trainer.problems[positions[slot]]] * config.group_size]
+    prompts = [trainer.prompts[positions[slot]] for slot in mine for _ in range(config.group_size)]
+    with whole_weights(trainer.policy), trainer.accelerator.autocast():
+        engine.refresh(trainer.model)
+        samples = engine.sample(prompts, keys)
+    completions = samples.completions
+    texts = engine.texts(completions)
+    rewards, parts = trainer.rewarder([row["prompt"] for row in rows], texts, rows)
+    truncated = torch.tensor([not engine.ended(ids) for ids in completions])
+    engine_logps, old_logps, entropies = old_log_probabilities(trainer, prompts, samples)
+    logged = [
+        {
+            "step": step,
+            "problem": rows[i]["problem"],
+            "prompt": engine.tokenizer.decode(prompts[i]),
+            "completion": texts[i],
+            "answer": rows[i]["answer"],
+            "reward": rewards[i],
+            "truncated": bool(truncated[i]),
+            **{f"reward/{name}": values[i] for name, values in parts.items()},
+        }
+        for i in range(min(config.log_completions, len(rows)))
+    ]
+    trainer.run.append("completions.jsonl", logged)
+    return Rollout(
+        prompts=prompts,
+        completions=completions,
+        rewards=torch.tensor(rewards, dtype=torch.float64),
+        valid=~truncated if config.truncated == "mask" else torch.ones_like(truncated),
+        truncated=truncated,
+        old_logps=old_logps,
+        entropies=entropies,
+        engine_logps=engine_logps,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def old_log_probabilities(trainer: Trainer, prompts: Ids, samples: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """(engine_logps, old_logps, entropies), each [rows, tokens]: what was known when sampling, scored again where needed.
+
+    An exact engine knows them. transformers' generate under bfloat16 is off by the rounding of another kernel, which only
+    matters to later updates: on the first the ratio to the policy that sampled is 1 whatever the numbers, so the rows that
+    only the first update sees are not scored. Any other engine is scored again altogether.
+    """
+    config = trainer.config
+    rows, width = samples.logps.shape
+    dtype = torch.float64 if config.weights == "float64" else torch.float32
+    if samples.entropies is None:
+        num_known = 0
+    elif trainer.engine.exact:
+        num_known = rows
+    else:
+        num_known = 0 if config.epochs > 1 else trainer.plan.rows(0).stop
+    parts = [(samples.logps[:num_known].to(dtype), samples.entropies[:num_known].to(dtype))] if num_known else []
+    if num_known < rows:
+        parts.append(score_now(trainer, prompts[num_known:], samples.completions[num_known:], width=width))
+    old_logps, entropies = (torch.cat(pieces) for pieces in zip(*parts, strict=True))
+    return samples.logps.to(dtype), old_logps, entropies
+
+
+def score_now(trainer: Trainer, prompts: Ids, completions: Ids, *, width: int) -> tuple[Tensor, Tensor]:
+    """Log-probabilities and entropies [rows, width] under the policy as it is, without a graph."""
+    with whole_weights(trainer.policy), trainer.accelerator.autocast():
+        return score(
+            trainer.accelerator.unwrap_model(trainer.policy),
+            prompts,
+            completions,
+            width=width,
+            temperature=trainer.config.temperature,
+            max_tokens=trainer.config.micro_batch_tokens,
+            device=trainer.accelerator.device,
+            pair_cost=trainer.pair_cost,
+        )

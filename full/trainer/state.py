@@ -1,0 +1,142 @@
+"""What every step needs, made once before the loop."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+
+from apo_edu.objectives import Objective
+from apo_edu.schedules import Schedule
+from full.config import TrainConfig
+from full.data.sources import load_splits
+from full.engines import find_engine, make_engine
+from full.engines.base import Engine
+from full.engines.hf import Sampler
+from full.errors import UserError
+from full.evaluation import evaluate
+from full.logprobs.packing import attention_pair_cost
+from full.logprobs.tokens import Policy
+from full.models.loading import check_model, load_model, load_tokenizer, render_prompts
+from full.rewards.rewards import Rewarder
+from full.runs import RunFolder
+from full.trainer.batches import BatchPlan
+from full.trainer.sharding import prepare, whole_weights
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """What every step needs; made once by `set_up`, before the loop.
+
+    problems, held_out: data sets.  prompts, held_out_prompts: their token ids.  rendered: the first prompt as text.
+    model: the language model.  policy: the same, wrapped for training.  pair_cost: see `attention_pair_cost`.
+    say: prints lines on the main process.  plan: the arithmetic of batches.
+    """
+
+    config: TrainConfig
+    accelerator: Accelerator
+    run: RunFolder
+    plan: BatchPlan
+    say: Callable[..., None]
+    problems: Any
+    prompts: list[list[int]]
+    held_out: Any
+    held_out_prompts: list[list[int]]
+    rendered: str
+    model: Any
+    policy: torch.nn.Module
+    pair_cost: float
+    optimizer: Any
+    lr_schedule: Any
+    objective: Objective
+    schedule: Schedule
+    engine: Engine
+    rewarder: Rewarder
+
+    def evaluate(self) -> dict[str, Any]:
+        """Accuracy on the held-out problems under the policy as it is."""
+        problems, prompts, samples = self.held_out, self.held_out_prompts, self.config.eval_samples
+        with whole_weights(self.policy), self.accelerator.autocast():
+            self.engine.refresh(self.model)
+            return evaluate(self.engine, problems, prompts, samples, self.rewarder.verifier, self.accelerator)
+
+    def close(self) -> None:
+        """Stop workers, engine and trackers."""
+        self.rewarder.close()
+        self.engine.close()
+        self.accelerator.end_training()
+
+
+def set_up(
+    config: TrainConfig, accelerator: Accelerator, *, resume: bool, say: Callable[..., None] = lambda *lines: None
+) -> Trainer:
+    """Everything before the first step. What can be wrong is found before the model is loaded.
+
+    Raises:
+        UserError: an option, the data, the model or the launch is not what it should be.
+    """
+    set_seed(config.seed)
+    plan = BatchPlan(config, accelerator.num_processes, accelerator.process_index)
+    run = RunFolder(config, resume=resume, main=accelerator.is_main_process)
+    find_engine(config.engine).require()
+    say(f"loading {config.model} and {config.data}")
+    tokenizer, model_name = load_tokenizer(config, accelerator, Sampler)
+    problems, held_out = load_splits(config.data, level=config.level, seed=config.seed)
+    held_out = held_out.select(range(min(config.eval_problems, len(held_out))))
+    check_batch(config, plan, len(problems))
+    prompts, rendered = render_prompts(tokenizer, problems, config)
+    held_out_prompts, _ = render_prompts(tokenizer, held_out, config)
+    rewarder = Rewarder(config.reward, config.reward_weights, verify_seconds=config.verify_seconds)
+    rewarder.self_test()
+    say(f"data: {problems.info.description}; {len(problems)} to train on, {len(held_out)} held out")
+
+    model = load_model(model_name, config)
+    pair_cost = attention_pair_cost(model)
+    check_model(model, prompts, config, pair_cost)
+    optimizer = torch.optim.AdamW(
+        [p for p in model.parameters() if p.requires_grad],
+        lr=config.lr,
+        betas=(0.9, config.adam_beta2),
+        weight_decay=config.weight_decay,
+    )
+    lr_schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, config.lr_factor)
+    schedule = config.make_schedule()
+    policy, optimizer = prepare(accelerator, Policy(model), optimizer, max_grad_norm=config.max_grad_norm)
+    accelerator.register_for_checkpointing(schedule, lr_schedule)
+    return Trainer(
+        config=config,
+        accelerator=accelerator,
+        run=run,
+        plan=plan,
+        say=say,
+        problems=problems,
+        prompts=prompts,
+        held_out=held_out,
+        held_out_prompts=held_out_prompts,
+        rendered=rendered,
+        model=model,
+        policy=policy,
+        pair_cost=pair_cost,
+        optimizer=optimizer,
+        lr_schedule=lr_schedule,
+        objective=config.make_objective(),
+        schedule=schedule,
+        engine=make_engine(config, model, tokenizer, model_name, accelerator),
+        rewarder=rewarder,
+    )
+
+
+def check_batch(config: TrainConfig, plan: BatchPlan, num_problems: int) -> None:
+    """Raise unless every process gets whole groups, equally many, and no batch needs a second pass over the data."""
+    if not plan.splits_evenly:
+        raise UserError(
+            f"mini_batch_prompts is {config.mini_batch_prompts} on {plan.processes} processes; expected a "
+            "multiple, so that groups stay whole. Change one of them."
+        )
+    if num_problems < config.prompts_per_batch:
+        raise UserError(
+            f"{config.data} has {num_problems} training problems for prompts_per_batch {config.prompts_per_batch}; "
+            "expected at least one each. Lower prompts_per_batch or give more problems."
+        )

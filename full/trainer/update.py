@@ -1,0 +1,190 @@
+"""One optimiser step: coefficients over whole groups, pushed through the model in micro-batches."""
+
+import contextlib
+import math
+import time
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from apo_edu import GroupBatch, candidate_entropy, effective_sample_size, group_signals
+from apo_edu.divergences import tilted_log_weights
+from apo_edu.objectives import coefficients
+from apo_edu.schedules import Signals
+from full.config import TrainConfig
+from full.errors import NotFiniteError
+from full.logprobs.packing import PackedRows, micro_batches
+from full.trainer.checkpoints import Progress
+from full.trainer.rollout import Rollout, score_now
+from full.trainer.sharding import backward, clip, may_step_alone
+from full.trainer.state import Trainer
+
+
+def train_step(trainer: Trainer, progress: Progress) -> dict[str, Any]:
+    """One optimiser step on one mini-batch of the rollout; returns the line for metrics.jsonl.
+
+    The coefficients are taken once, over the groups of all processes, and pushed through the model in micro-batches of
+    any size: micro_batch_tokens and the number of processes change memory and speed, not the gradient.
+    """
+    config, accelerator = trainer.config, trainer.accelerator
+    started = time.perf_counter()
+    assert progress.rollout is not None
+    mini = progress.rollout.select(trainer.plan.rows(progress.update))
+    logps, entropies = mini.old_logps, mini.entropies
+    if progress.update > 0:  # on the first update the policy still is the one that sampled
+        logps, entropies = score_now(trainer, mini.prompts, mini.completions, width=logps.shape[1])
+    require_finite(trainer, "log-probability", logps, mini)
+    batch = gather_groups(mini, logps, accelerator, config)
+    totals = step_totals(mini, entropies, trainer)
+    signals = group_signals(
+        batch,
+        **config.distribution_options,
+        confidence_from=config.confidence_from,
+        token_entropy=totals["token_entropy"] / math.log(trainer.model.config.vocab_size),
+    )
+    alpha = trainer.schedule.update(signals)
+    coef, loss, stats = coefficients(trainer.objective, batch, alpha=alpha)
+    require_finite(trainer, "coefficient", coef, mini)
+
+    mine = coef.flatten(0, 1)[len(mini.prompts) * accelerator.process_index :][: len(mini.prompts)]
+    # The completions of another process may be longer: coefficients are as wide as the longest of all.
+    mine = mine[:, : mini.old_logps.shape[1]] * mini.importance(config.importance_cap).to(mine)
+    pushed = push_coefficients(trainer, mini, mine)
+    grad_norm = clip(accelerator, trainer.policy, config.max_grad_norm)
+    require_finite(trainer, "gradient norm", grad_norm, mini)
+    lr = trainer.lr_schedule.get_last_lr()[0]
+    trainer.optimizer.step()
+    trainer.optimizer.zero_grad(set_to_none=True)
+    trainer.lr_schedule.step()
+
+    seconds = progress.rollout.seconds / trainer.plan.updates, time.perf_counter() - started
+    known = {"step": progress.step + 1, "batch": progress.batch, "alpha": alpha, "loss": loss.item(), "lr": lr}
+    seen = step_metrics(trainer, batch, signals, stats, alpha, seconds)
+    return known | totals | pushed | {"grad_norm": grad_norm} | seen
+
+
+def step_metrics(
+    trainer: Trainer,
+    batch: GroupBatch,
+    signals: Signals,
+    stats: dict[str, Tensor],
+    alpha: float,
+    seconds: tuple[float, float],
+) -> dict[str, float]:
+    """What a step's groups, signals and clock say; full/report/glossary.py explains each.
+
+    Args:
+        seconds: sampling (this step's share of it) and update.
+    """
+    config = trainer.config
+    counts = torch.ones_like(batch.rewards).bool() if batch.valid is None else batch.valid.bool()
+    highest, lowest = (batch.rewards.masked_fill(~counts, end) for end in (-math.inf, math.inf))
+    weights = tilted_log_weights(signals.log_q, signals.log_p, alpha)
+    return {
+        "reward_mean": signals.reward,
+        "reward_std": batch.rewards.std().item(),
+        "reward_se": signals.reward_se,
+        "groups_with_signal": (highest.amax(-1) > lowest.amin(-1)).float().mean().item(),
+        "confidence": signals.confidence,
+        "improvement": 0.0,
+        **trainer.schedule.traces(),
+        "candidate_entropy": candidate_entropy(batch, logp_reduction=config.logp_reduction).mean().item(),
+        "ess": effective_sample_size(weights).mean().item(),
+        **{name: value.item() for name, value in stats.items()},  # an objective's own ess is the one that counts
+        "tokens_per_second": batch.mask.sum().item() / sum(seconds),
+        "seconds_generate": seconds[0],
+        "seconds_update": seconds[1],
+        "seconds_step": sum(seconds),
+    }
+
+
+def push_coefficients(trainer: Trainer, mini: Rollout, coef: Tensor) -> dict[str, float]:
+    """Accumulate the gradient sum(coef * logps) in micro-batches; return what was computed, over all processes.
+
+    Completions without coefficients (groups without signal on a batch's first update, clipped ones) are left out: their
+    gradient is 0. What is rounding beside the largest coefficient counts as 0.
+
+    Args:
+        coef: [completions here, tokens].
+    """
+    config, accelerator, policy = trainer.config, trainer.accelerator, trainer.policy
+    largest = accelerator.gather(coef.abs().max()[None]).max()
+    keep = (coef.abs().amax(-1) > 8 * torch.finfo(coef.dtype).eps * largest).nonzero().flatten().tolist()
+    options = {"device": accelerator.device, "pair_cost": trainer.pair_cost}
+    micro = micro_batches(mini.prompts, mini.completions, config.micro_batch_tokens, keep=keep, **options)
+    work = [(rows, coef) for rows in micro]
+    # Every process makes equally many passes, since sharded weights are gathered in each, and at least one, so that no
+    # gradient is missing: where the work has run out, the first completion with weight 0.
+    passes = max(1, int(accelerator.gather(torch.tensor([len(work)], device=accelerator.device)).max()))
+    idle = PackedRows([[0]], mini.prompts, mini.completions, device=accelerator.device)
+    work += [(idle, torch.zeros_like(coef))] * (passes - len(work))
+    for number, (rows, weights) in enumerate(work, start=1):
+        # Gradients cross processes once, at the end.
+        alone = may_step_alone(accelerator) and number < passes
+        # The wrapping of FSDP2 has no autocast of its own.
+        with accelerator.no_sync(policy) if alone else contextlib.nullcontext(), accelerator.autocast():
+            logps = policy(*rows.inputs, temperature=config.temperature)
+            backward(accelerator, (rows.spread(weights) * logps).sum(), last=number == passes)
+    padding, cells = sum(m.num_padding for m in micro), sum(m.input_ids.numel() for m in micro)
+    sums = torch.tensor([len(keep), len(mini.prompts), padding, cells], device=accelerator.device)
+    kept, total, padding, cells = accelerator.reduce(sums, reduction="sum").tolist()
+    return {"rows_with_gradient": kept / total, "padding_fraction": padding / max(cells, 1)}
+
+
+def gather_groups(mini: Rollout, logps: Tensor, accelerator: Accelerator, config: TrainConfig) -> GroupBatch:
+    """The mini-batch of all processes as [prompts, group, tokens], equal on each."""
+
+    def gather(rows: Tensor) -> Tensor:
+        rows = rows.to(accelerator.device)
+        everywhere = accelerator.gather(accelerator.pad_across_processes(rows, dim=1) if rows.dim() > 1 else rows)
+        return everywhere.view(-1, config.group_size, *everywhere.shape[1:])
+
+    return GroupBatch(
+        logps=gather(logps),
+        old_logps=gather(mini.old_logps),
+        mask=gather(mini.mask()),
+        rewards=gather(mini.rewards).to(logps.dtype),
+        valid=gather(mini.valid) if config.truncated == "mask" else None,
+    )
+
+
+def step_totals(mini: Rollout, entropies: Tensor, trainer: Trainer) -> dict[str, float]:
+    """Means over the completions of all processes: sums first, then one division.
+
+    The mismatch of an engine that is not exact is left out where nothing was scored again: it was not measured.
+    """
+    config, accelerator = trainer.config, trainer.accelerator
+    lengths = torch.tensor([len(ids) for ids in mini.completions])
+    mismatch = (mini.old_logps - mini.engine_logps).abs().double()
+    importance = mini.importance(config.importance_cap).double() * mini.mask()
+    parts = (lengths, mini.truncated, entropies.double(), mismatch, importance)
+    sums = torch.stack([torch.tensor(len(lengths)).double(), *(part.sum().double() for part in parts)])
+    reduced = accelerator.reduce(sums.to(accelerator.device), reduction="sum").tolist()
+    rows, tokens, truncated, entropy, difference, weight = reduced
+    largest = accelerator.gather(mismatch.max().to(accelerator.device)[None]).max().item()
+    means = {
+        "token_entropy": entropy / tokens,
+        "completion_length": tokens / rows,
+        "truncated_fraction": truncated / rows,
+        "tokens": tokens,
+    }
+    if largest == 0 and not trainer.engine.exact:
+        return means
+    return means | {"mismatch_mean": difference / tokens, "mismatch_max": largest, "importance_mean": weight / tokens}
+
+
+def require_finite(trainer: Trainer, what: str, values: Any, mini: Rollout) -> None:
+    """Stop before the update if a value is NaN or infinite on any process; save the batch that caused it."""
+    bad = not bool(torch.isfinite(torch.as_tensor(values)).all())
+    anywhere = trainer.accelerator.gather(torch.tensor([int(bad)], device=trainer.accelerator.device))
+    if bool(anywhere.any()):
+        path = trainer.run.path / f"failed-batch-{trainer.accelerator.process_index}.pt"
+        torch.save({"what": what, "values": values, **asdict(mini)}, path)
+        config = trainer.config
+        raise NotFiniteError(
+            f"a {what} is not finite; no update was made, and the batch is in {path}. Start a new run with a smaller lr "
+            f"(now {config.lr:g}), a larger tau_anc (now {config.tau_anc:g}) or a larger beta_r (now {config.beta_r:g})."
+        )
