@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-# Python puts a script's folder first on its path. This one's data, rewards and models would hide a user's own data.py or
-# rewards.py; the folder above, where `full` itself is found, takes its place.
+# Python puts a script's folder first on its path; this one's data, rewards and models would hide a user's own data.py or
+# rewards.py.
 _HERE = Path(__file__).resolve().parent
-sys.path[:] = [str(_HERE.parent) if Path(entry or ".").resolve() == _HERE else entry for entry in sys.path]
+sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != _HERE]

@@ -14,6 +14,8 @@ from itertools import combinations
 from pathlib import Path
 from typing import NoReturn
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this checkout, whatever else is installed
+
 from full.errors import UserError
 from full.report.comparison import draw, gain_rows, group_runs, notes, pair_rows, read_finished_run, show, write_csv
 from full.trainer.launch import quiet_exit

@@ -9,19 +9,18 @@ run's last evaluation.
 """
 
 import os
+import sys
+from pathlib import Path
 
-from full.report.console import Console, quiet_libraries
-
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this checkout, whatever else is installed
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in train.py
 if __name__ == "__main__" and os.environ.get("RANK", "0") == "0":
     print("loading the libraries (some seconds)", flush=True)  # before the imports, which can be slow on a cold disk
 
 import argparse
 import json
-import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NoReturn
 
 from datasets import Dataset, concatenate_datasets
@@ -30,9 +29,11 @@ from full.config import TrainConfig, parse_config
 from full.data.sources import load_problems
 from full.data.splits import require_held_out
 from full.engines import make_engine
+from full.engines.hf import Sampler
 from full.errors import RewardError, UserError
 from full.evaluation import ProblemResult, majority_at_k, problem_results, summarize_results
 from full.models.loading import load_model, load_tokenizer, render_prompts
+from full.report.console import Console, quiet_libraries
 from full.rewards.rewards import Rewarder
 from full.trainer.launch import quiet_exit, start_accelerator
 
@@ -48,7 +49,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     accelerator = start_accelerator(config.cpu_threads)
     say = Console(accelerator.is_main_process)
     say.line(f"loading {config.model} and {config.data}")
-    tokenizer, model_name = load_tokenizer(config, accelerator)
+    tokenizer, model_name = load_tokenizer(config, accelerator, Sampler)
     problems = choose_problems(config, args.split)
     problems = problems.select(range(min(args.n or (config.eval_problems if run else len(problems)), len(problems))))
     prompts, rendered = render_prompts(tokenizer, problems, config)

@@ -12,7 +12,9 @@ import os
 import sys
 import time
 from dataclasses import asdict
+from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this checkout, whatever else is installed
 # Threads that wait without spinning, before torch starts them: beside another busy process it is five times faster.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 if __name__ == "__main__" and os.environ.get("RANK", "0") == "0" and "--help" not in sys.argv:

@@ -11,6 +11,7 @@ import yaml
 
 from full.config import TrainConfig, parse_config
 from full.errors import UserError
+from full.trainer.batches import BatchPlan
 
 CONFIGS = Path(__file__).parents[1] / "full" / "configs"
 
@@ -24,7 +25,7 @@ def test_paper_set_up():
     # DESIGN of the experiment: group 6, 48 prompts in 2 mini-batches of 24, one epoch.
     config = TrainConfig()
     assert (config.model, config.level, config.group_size) == ("Qwen/Qwen3-1.7B", "3", 6)
-    assert (config.prompts_per_batch, config.mini_batch_prompts, config.updates_per_batch) == (48, 24, 2)
+    assert (config.prompts_per_batch, config.mini_batch_prompts, BatchPlan(config).updates) == (48, 24, 2)
     assert (config.tau_anc, config.beta_r, config.alpha_max, config.alpha_min, config.alpha) == (
         0.5,
         0.3,

@@ -43,6 +43,7 @@ from full.doctor.print import Printer
 from full.errors import UserError
 from full.models.tiny import make_tokenizer
 from full.report import units
+from full.trainer.batches import BatchPlan
 from full.trainer.launch import start_accelerator
 from full.trainer.state import set_up as set_up_trainer
 from tests.helpers import save_small_model, small_run
@@ -319,9 +320,13 @@ def test_ends_pads_and_the_end_that_is_missing():
     assert ends_section(tokenizer, []).verdict == "stop"
 
 
+def plan(config):
+    return plan_section(config, BatchPlan(config), 1592)
+
+
 def test_batches_by_hand():
     config = TrainConfig()  # the paper's: 48 prompts x 6, two mini-batches of 24, 200 steps
-    section = plan_section(config, 1592, processes=2)
+    section = plan_section(config, BatchPlan(config, 2), 1592)
     assert section.values == {
         "completions_per_batch": 288,
         "mini_batches": 2,
@@ -333,18 +338,19 @@ def test_batches_by_hand():
     assert "48 prompts x 6 = 288 completions; 24 prompts on each of 2 processes" in told(section)
     assert "100 batches, 4,800 prompts: 3.02 passes over 1,592 problems" in told(section)
     assert section.verdict == "ok"
-    odd = plan_section(dataclasses.replace(config, steps=11, epochs=2), 1592, processes=1)
+    odd_config = dataclasses.replace(config, steps=11, epochs=2)
+    odd = plan_section(odd_config, BatchPlan(odd_config), 1592)
     assert odd.values["updates_per_batch"] == 4 and odd.values["batches"] == 3
     assert "the last batch serves 3 of its 4 updates. Take --steps 12" in told(odd)
 
 
 def test_clipping_that_cannot_occur_is_told():
     once = TrainConfig(objective="grpo", mini_batch_prompts=48)
-    assert "clip_fraction always 0, and GSPO is GRPO" in told(plan_section(once, 1592, 1))
-    assert "from the second update of a batch on" in told(plan_section(TrainConfig(objective="grpo"), 1592, 1))
-    anchored = told(plan_section(TrainConfig(mini_batch_prompts=48), 1592, 1))
+    assert "clip_fraction always 0, and GSPO is GRPO" in told(plan_section(once, BatchPlan(once), 1592))
+    assert "from the second update of a batch on" in told(plan(TrainConfig(objective="grpo")))
+    anchored = told(plan(TrainConfig(mini_batch_prompts=48)))
     assert "nothing is clipped" in anchored and "tau_anc only scales" in anchored
-    assert "tau_anc only scales" not in told(plan_section(TrainConfig(), 1592, 1))
+    assert "tau_anc only scales" not in told(plan(TrainConfig()))
 
 
 @pytest.mark.parametrize(
@@ -491,6 +497,7 @@ def test_time_of_a_run_by_hand(exact, scored):
     trainer = SimpleNamespace(
         config=config,
         accelerator=SimpleNamespace(num_processes=1),
+        plan=BatchPlan(config),
         engine=SimpleNamespace(exact=exact),
         held_out=range(100),
         held_out_prompts=[[0] * 50] * 100,

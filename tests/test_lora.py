@@ -155,7 +155,7 @@ def test_peft_is_needed_for_adapters_only(folder, tmp_path):
     save_policy(moved(load(folder)), AutoTokenizer.from_pretrained(folder), tmp_path, merge=True)
     code = (
         "import sys; sys.modules['peft'] = None  # importing it would fail\n"
-        "from full.config import TrainConfig; from full.policy import load_model\n"
+        "from full.config import TrainConfig; from full.models.loading import load_model\n"
         f"load_model({str(tmp_path)!r}, TrainConfig())"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=os.environ.copy(), check=True, timeout=120)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from full import page
 from full.errors import UserError
 from full.report import html as run_page
 from tests import browser
@@ -307,7 +308,7 @@ def test_the_command_line(tmp_path):
     with pytest.raises(
         SystemExit, match="error: .*nowhere holds no readable config.yaml; expected the folder of a run"
     ):
-        run_page.main([str(tmp_path / "nowhere")])
+        page.main([str(tmp_path / "nowhere")])
     with pytest.raises(UserError):
         run_page.write_report(tmp_path)
 

