@@ -73,6 +73,11 @@ def alpha_divergence_grad(log_q: Tensor, log_p: Tensor, alpha: float | Tensor) -
     z is the Box-Cox transform of the ratio: log r at alpha = 0 and r - 1 at alpha = 1. The centred form has no 1/alpha
     blow-up. Source: arXiv 2512.22953, the unified gradient, with the softmax Jacobian written out.
 
+    Where q is fixed and can be reached, following minus this gradient converges under every schedule of alpha (ours): with
+    u* = log q, both centred, V = |u - u*|^2 / 2 falls along it at every alpha, since dV/dt = -Cov_p(log r, z) <= 0, both
+    being increasing in r. V is what falls: D_alpha itself need not, once alpha moves, since the gradients of two orders
+    can point apart (tests/test_claims.py has a case, cosine -0.49).
+
     Args, Raises: as for `alpha_divergence`.
 
     Returns:
@@ -89,7 +94,9 @@ def alpha_divergence_grad(log_q: Tensor, log_p: Tensor, alpha: float | Tensor) -
 def box_cox(log_ratio: Tensor, alpha: float | Tensor) -> Tensor:
     """The weight of a sample in the gradient: z = (r^alpha - 1) / alpha, with limit log r at alpha = 0.
 
-    grad D_alpha = -E_p[z grad log p]: this one curve is what alpha changes (notebook 01).
+    grad D_alpha = -E_p[z grad log p]: this one curve is what alpha changes (notebook 01). alpha > 0 is a built-in clip from
+    below, z >= -1 / alpha; and over a group of P at the anchor r <= P, so z <= (P^alpha - 1) / alpha. At alpha = 0, log r
+    has no lower bound.
 
     Args:
         log_ratio: [..., n] log(q / p), finite.

@@ -265,16 +265,28 @@ def apo(
         L = mean over prompts of D_alpha(q || p_theta)
 
     On policy, at the first update, u = 0 and p_theta is uniform. The gradient there is centred and not zero: it is
-    REINFORCE with the reshaped advantage (q_i^alpha - mean q^alpha) / alpha, up to a constant. For binary rewards q takes
-    two values, so a prompt's gradient points the same way for every alpha and, with logp_reduction "mean", the same way
-    as GRPO's: alpha is then only a step size, one for each prompt. That size depends on alpha and on the prompt's share of
-    right answers, so over prompts with different shares alpha shifts their weights, and the sum can turn. For graded
-    rewards alpha changes the direction within a prompt too. (tests/test_objectives.py shows each of these.)
+    REINFORCE with the reshaped advantage (q_i^alpha - mean q^alpha) / alpha, up to a constant. What follows holds for that
+    update, which is every update of a run with one per batch of samples (derived here; tests/test_claims.py and
+    tests/test_objectives.py show each):
+
+    * alpha and beta_r are one knob. A prompt's weights are proportional to exp(kappa A_i) - mean, kappa = alpha / beta_r,
+      so only kappa turns its gradient; alpha and beta_r apart change its length.
+    * kappa is a risk attitude. In the limit of large groups the direction is the policy gradient of the exponential
+      utility (1/kappa) log E exp(kappa R): the policy prefers the larger certainty equivalent, for Gaussian rewards
+      mean + kappa variance / 2, not the larger mean. kappa -> 0 is the mean.
+    * For binary rewards q takes two values: a prompt's gradient points the same way for every alpha, and with
+      logp_reduction "mean" the same way as GRPO's. alpha is then only a step size, one for each prompt.
+    * Between prompts that step size is a curriculum. Solved k times in P, a prompt pushes its right completions with
+      w_k = (k/P)(1 - k/P)(e^kappa - 1) / (alpha M_k^alpha), M_k = (k e^(1/beta_r) + P - k) / P: as alpha grows, rare
+      successes count more (w_1 / w_7 at P = 8, beta_r 0.3: 1.0 at alpha 0, 1.83 at 0.35, 4.74 at 0.9; GRPO 1.0).
+    * tau_anc only divides the gradient (see `anchored` for several updates).
+
+    On later updates of the batch the samples are no longer the policy's own; see `coefficients` for `off_policy`.
 
     Args:
         batch: the completions; anchored at `batch.anchor_logps`.
         alpha: order of the divergence, a number or a tensor [prompts]; the paper schedules it between 0.35 and 0.9.
-        tau_anc: anchor temperature > 0, in the unit of the reduced log-probability.
+        tau_anc: anchor temperature > 0, in the unit of the reduced log-probability; see `anchored`.
         beta_r: reward temperature > 0, in the unit of the (scaled) reward.
         logp_reduction: "mean" (per token) or "sum", see `sequence_logps`.
         scale: of the advantages, see `group_advantages`; "none" is the paper's mean-only advantage.
@@ -537,7 +549,7 @@ def _anchored_stats(batch: GroupBatch, log_q: Tensor, log_p: Tensor, alpha: floa
         if batch.valid is not None:
             log_ratio = log_ratio.masked_fill(~batch.valid.bool(), 0.0)
         return {
-            "clip_fraction": torch.zeros((), device=log_q.device),  # nothing is clipped: the anchor holds the policy
+            "clip_fraction": torch.zeros((), device=log_q.device),  # apo and adpo have no clip
             "kl_old": kl_old(batch),
             "ess": effective_sample_size(tilted_log_weights(log_q, log_p, alpha)).mean(),
             "log_ratio_max": log_ratio.abs().max(),

@@ -69,8 +69,9 @@ def boltzmann_log_target(advantages: Tensor, beta_r: float | Tensor) -> Tensor:
 
     Args:
         advantages: [..., group] finite advantages, in the unit of the reward; detached, since the target is a constant.
-        beta_r: reward temperature > 0, in the same unit: small puts all mass on the best completion (and can collapse a
-            policy whatever alpha is), large makes the target uniform. A number or a tensor over the batch dimensions.
+        beta_r: reward temperature > 0, in the same unit: small puts all mass on the best completion, large makes the target
+            uniform. On policy with one update per batch only alpha / beta_r turns a group's gradient, see `apo`. A number
+            or a tensor over the batch dimensions.
 
     Returns:
         [..., group] log-probabilities.

@@ -186,5 +186,5 @@ def require_finite(trainer: Trainer, what: str, values: Any, mini: Rollout) -> N
         config = trainer.config
         raise NotFiniteError(
             f"a {what} is not finite; no update was made, and the batch is in {path}. Start a new run with a smaller lr "
-            f"(now {config.lr:g}), a larger tau_anc (now {config.tau_anc:g}) or a larger beta_r (now {config.beta_r:g})."
+            f"(now {config.lr:g}) or a larger beta_r (now {config.beta_r:g})."
         )
