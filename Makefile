@@ -20,7 +20,7 @@ OBJECTIVE ?= apo
 setup: $(VENV)/ready
 
 # torch is installed first and alone: an unpinned torch can bring gigabytes of CUDA libraries.
-$(VENV)/ready: pyproject.toml constraints.txt
+$(VENV)/ready: pyproject.toml setup.py constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "apo_edu needs Python 3.11 or newer; set PYTHON=")'
 	@echo "setting up $(VENV): about two minutes and 2 GB, once"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -45,8 +45,9 @@ lint: setup
 	$(BIN)/ruff format --check apo_edu toys full tests
 	$(BIN)/mypy
 
+# Two at a time, a file's tests together: what one of them trains serves the others. Coverage is told, not enforced.
 test: lint
-	$(BIN)/python -m pytest -q -m "not slow"
+	$(BIN)/python -m pytest -q -m "not slow" -n 2 --dist loadfile --cov --cov-report=term:skip-covered
 
 slow: setup
 	$(BIN)/python -m pytest -q -m slow

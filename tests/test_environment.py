@@ -68,3 +68,8 @@ def test_extras_are_complete():
         "vllm",
         "deepspeed",
     }
+
+
+def test_uv_gets_the_same_extras():
+    groups = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]
+    assert groups == {"dev": [f"apo_edu[{','.join(EXTRAS)}]"]}
