@@ -32,6 +32,9 @@ def anchored_logits(logps: Tensor, ref_logps: Tensor, tau_anc: float | Tensor) -
 
     Raises:
         ValueError: tau_anc <= 0, a group of 1, shapes that do not broadcast, non-finite log-probabilities.
+
+    >>> anchored_logits(torch.tensor([-1.0, -2.0]), torch.tensor([-1.5, -2.0]), tau_anc=0.5)
+    tensor([1., 0.])
     """
     require_positive("tau_anc", tau_anc, remedy="The paper uses 0.5 nats per token.")
     logps, ref_logps = require_log_probs(normalized=False, logps=logps, ref_logps=ref_logps)
@@ -45,5 +48,8 @@ def anchored_log_policy(logps: Tensor, ref_logps: Tensor, tau_anc: float | Tenso
 
     Returns:
         [..., group] log-probabilities; uniform when the policy equals its anchor (u = 0).
+
+    >>> anchored_log_policy(torch.tensor([-1.0, -2.0]), torch.tensor([-1.0, -2.0]), tau_anc=0.5).exp()  # at the anchor
+    tensor([0.5000, 0.5000])
     """
     return torch.log_softmax(anchored_logits(logps, ref_logps, tau_anc), dim=-1)

@@ -21,6 +21,9 @@ def normalized_entropy(log_p: Tensor) -> Tensor:
 
     Returns:
         [...]: 1 for the uniform distribution, 0 for a point mass; differentiable.
+
+    >>> normalized_entropy(torch.tensor([[0.25, 0.25, 0.25, 0.25], [0.97, 0.01, 0.01, 0.01]]).log())
+    tensor([1.0000, 0.1210])
     """
     (log_p,) = require_log_probs(log_p=log_p)
     return -(log_p.exp() * log_p).sum(-1) / math.log(log_p.shape[-1])
@@ -34,6 +37,9 @@ def effective_sample_size(log_weights: Tensor) -> Tensor:
 
     Returns:
         [...]: n when all weights are equal, 1 when one sample carries everything.
+
+    >>> effective_sample_size(torch.tensor([1.0, 1.0, 2.0]).log())
+    tensor(2.6667)
     """
     require_group("log_weights", log_weights)
     require_finite("log_weights", log_weights, kind="log-weights")
@@ -43,7 +49,11 @@ def effective_sample_size(log_weights: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Finding:
-    """One failure signature, seen at one step: what happened, in plain words, and what to do about it."""
+    """One failure signature, seen at one step: what happened, in plain words, and what to do about it.
+
+    >>> print(Finding("extreme_ratios", 7, "Extreme ratios: 12 nats.", "Raise beta_r."))
+    step 7: Extreme ratios: 12 nats. Raise beta_r.
+    """
 
     signature: str
     step: int
@@ -64,6 +74,11 @@ class Limits:
 
     All of them are ours; each field's metadata holds its `unit` and `why` it is what it is. What depends on the scale of
     the reward (`solved`) has to be given for a reward that does not end at 1.
+
+    >>> Limits(solved=9.0).solved  # a reward from 0 to 10
+    9.0
+    >>> Limits.__dataclass_fields__["spike"].metadata["unit"]
+    'times the median'
     """
 
     window: int = _limit(20, "optimiser steps", "compared at a time; suits runs of a hundred steps or more")
@@ -141,6 +156,11 @@ class FailureMonitor:
 
     Raises:
         ValueError: a limit out of its range.
+
+    >>> monitor = FailureMonitor(spike=5.0)
+    >>> found = [monitor.update({"step": t, "grad_norm": 1.0 if t < 15 else 8.0}) for t in range(16)]
+    >>> found[-1][0].signature
+    'gradient_instability'
     """
 
     def __init__(self, *, alpha_max: float | None = None, limits: Limits = LIMITS, **changes: Any) -> None:

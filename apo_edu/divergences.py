@@ -37,6 +37,10 @@ def alpha_divergence(log_q: Tensor, log_p: Tensor, alpha: float | Tensor) -> Ten
     Raises:
         ValueError: on a group of 1, shapes that do not broadcast, non-finite or unnormalised log-probabilities, or a
             non-finite alpha.
+
+    >>> q, p = torch.tensor([0.5, 0.5]), torch.tensor([0.2, 0.8])
+    >>> alpha_divergence(q.log(), p.log(), torch.tensor([0.0, 0.5, 1.0]))  # a sweep
+    tensor([0.1927, 0.2053, 0.2231])
     """
     log_q, log_p = require_log_probs(log_q=log_q, log_p=log_p)
     log_ratio = log_q - log_p
@@ -55,12 +59,20 @@ def alpha_divergence(log_q: Tensor, log_p: Tensor, alpha: float | Tensor) -> Ten
 
 
 def forward_kl(log_q: Tensor, log_p: Tensor) -> Tensor:
-    """KL(q || p) = sum_i q_i log(q_i / p_i), in nats: D_alpha at alpha = 1, mode covering. See `alpha_divergence`."""
+    """KL(q || p) = sum_i q_i log(q_i / p_i), in nats: D_alpha at alpha = 1, mode covering. See `alpha_divergence`.
+
+    >>> forward_kl(torch.tensor([0.5, 0.5]).log(), torch.tensor([0.2, 0.8]).log())
+    tensor(0.2231)
+    """
     return alpha_divergence(log_q, log_p, 1.0)
 
 
 def reverse_kl(log_q: Tensor, log_p: Tensor) -> Tensor:
-    """KL(p || q) = sum_i p_i log(p_i / q_i), in nats: D_alpha at alpha = 0, mode seeking. See `alpha_divergence`."""
+    """KL(p || q) = sum_i p_i log(p_i / q_i), in nats: D_alpha at alpha = 0, mode seeking. See `alpha_divergence`.
+
+    >>> reverse_kl(torch.tensor([0.5, 0.5]).log(), torch.tensor([0.2, 0.8]).log())
+    tensor(0.1927)
+    """
     return alpha_divergence(log_q, log_p, 0.0)
 
 
@@ -83,6 +95,9 @@ def alpha_divergence_grad(log_q: Tensor, log_p: Tensor, alpha: float | Tensor) -
     Returns:
         [..., n] the gradient; it sums to 0 over the last dimension. Accurate to rounding of its largest term, which for
         negative orders can be far larger than the gradient where some p_j is within rounding of 1.
+
+    >>> alpha_divergence_grad(torch.tensor([0.5, 0.5]).log(), torch.tensor([0.2, 0.8]).log(), 1.0)  # p - q
+    tensor([-0.3000,  0.3000])
     """
     log_q, log_p = require_log_probs(log_q=log_q, log_p=log_p)
     log_ratio = log_q - log_p
@@ -104,13 +119,20 @@ def box_cox(log_ratio: Tensor, alpha: float | Tensor) -> Tensor:
 
     Returns:
         [..., n] weights; they saturate instead of overflowing.
+
+    >>> box_cox(torch.tensor([-1.0, 0.0, 1.0]), 0.5)
+    tensor([-0.7869,  0.0000,  1.2974])
     """
     a = require_orders(alpha, log_ratio)[..., None].to(log_ratio.dtype)
     return _weighted_box_cox(torch.zeros_like(log_ratio), log_ratio, a)
 
 
 def tilted_log_weights(log_q: Tensor, log_p: Tensor, alpha: float | Tensor) -> Tensor:
-    """log(q^alpha p^(1-alpha)), the unnormalised geometric path from p (alpha = 0) to q (alpha = 1), [..., n]."""
+    """log(q^alpha p^(1-alpha)), the unnormalised geometric path from p (alpha = 0) to q (alpha = 1), [..., n].
+
+    >>> tilted_log_weights(torch.tensor([0.5, 0.5]).log(), torch.tensor([0.2, 0.8]).log(), 0.5).exp()
+    tensor([0.3162, 0.6325])
+    """
     log_q, log_p = require_log_probs(log_q=log_q, log_p=log_p)
     a = require_orders(alpha, log_q - log_p)[..., None].to(log_p.dtype)
     return a * log_q + (1.0 - a) * log_p

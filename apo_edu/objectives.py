@@ -45,6 +45,10 @@ class GroupBatch:
 
     Raises:
         ValueError: wrong shapes, a group of 1, or a non-finite log-probability (on the mask) or reward, with its index.
+
+    >>> logps = torch.tensor([[[-1.0, -2.0], [-0.5, 0.0]]])  # one prompt, two completions, the second of one token
+    >>> mask = torch.tensor([[[1, 1], [1, 0]]])
+    >>> batch = GroupBatch(logps=logps, old_logps=logps, mask=mask, rewards=torch.tensor([[1.0, 0.0]]))
     """
 
     logps: Tensor
@@ -84,6 +88,18 @@ class GroupBatch:
             require_finite(name, value.masked_fill(~on, 0.0), kind="log-probabilities on the mask")
         require_finite("rewards", self.rewards, kind="rewards")
 
+    @classmethod
+    def bandit(cls, logps: Tensor, rewards: Tensor, *, old_logps: Tensor | None = None) -> "GroupBatch":
+        """Completions of one token each, such as a bandit's arms: logps, rewards, old_logps [prompts, group].
+
+        old_logps: None is on policy, old_logps = logps.
+
+        >>> GroupBatch.bandit(torch.tensor([[-1.0, -2.0]]), torch.tensor([[1.0, 0.0]])).mask.shape
+        torch.Size([1, 2, 1])
+        """
+        old = logps.detach() if old_logps is None else old_logps
+        return cls(logps[..., None], old[..., None], torch.ones_like(logps.detach())[..., None], rewards)
+
     @property
     def anchor_logps(self) -> Tensor:
         """[prompts, group, tokens] what `apo` and `adpo` are anchored at."""
@@ -95,6 +111,9 @@ def sequence_logps(logps: Tensor, mask: Tensor, logp_reduction: str) -> Tensor:
 
     [prompts, group, tokens] -> [prompts, group]. "mean" is what the paper's author trains with; a completion without
     any token gets 0. Values off the mask, NaN included, do not count. Half precision is summed in float32.
+
+    >>> sequence_logps(torch.tensor([[[-1.0, -2.0], [-0.5, 0.0]]]), torch.tensor([[[1, 1], [1, 0]]]), "mean")
+    tensor([[-1.5000, -0.5000]])
     """
     require_choice("logp_reduction", logp_reduction, ("mean", "sum"))
     on = mask.bool()
@@ -116,6 +135,11 @@ def group_distributions(
         q = softmax(A / beta_r),    p_theta = softmax((l - l_ref) / tau_anc)         (arXiv 2512.22953)
 
     log_q is a constant; log_p carries the gradient. A completion that is not `valid` gets probability 0 in both.
+
+    >>> batch = GroupBatch.bandit(torch.tensor([[-1.0, -2.0]]), torch.tensor([[1.0, 0.0]]))
+    >>> log_q, log_p = group_distributions(batch, tau_anc=0.5, beta_r=0.5)
+    >>> log_q.exp(), log_p.exp()
+    (tensor([[0.8808, 0.1192]]), tensor([[0.5000, 0.5000]]))
     """
     advantages = group_advantages(batch.rewards, scale=scale, valid=batch.valid)
     u = anchored_logits(
@@ -142,6 +166,11 @@ class ObjectiveRecord(Record):
     clips: whether it clips ratios, so that clip_fraction means something.
     first_loss: what the value of its loss is at the first on-policy update, where no value tells how good the policy is.
     color: in every figure.
+
+    >>> OBJECTIVES["dr_grpo"].options
+    {'epsilon': 'epsilon', 'max_tokens': 'max_completion_tokens', 'scale': 'advantage_scale'}
+    >>> OBJECTIVES["dr_grpo"].bind({"epsilon": None, "max_completion_tokens": 1280, "advantage_scale": "none"})
+    {'max_tokens': 1280, 'scale': 'none'}
     """
 
     function: Objective
@@ -168,6 +197,13 @@ def describe(**fields: Any) -> Callable[[AnyFunction], AnyFunction]:
 
     Args:
         fields: as in `ObjectiveRecord`, all optional; what is left out is derived as `record_of` says.
+
+    >>> @describe(summary="half of grpo", clips=True, reads_alpha=False)
+    ... def half(batch, *, alpha=None, epsilon=0.2):
+    ...     loss, stats = grpo(batch, epsilon=epsilon)
+    ...     return loss / 2, stats
+    >>> record_of(half).summary
+    'half of grpo'
     """
 
     def attach(function: AnyFunction) -> AnyFunction:
@@ -185,6 +221,10 @@ def record_of(function: Objective) -> ObjectiveRecord:
     `records.OPTION_OF`: scale is advantage_scale, max_tokens max_completion_tokens, epsilon_low epsilon); it reads alpha
     if it accepts it; it does not clip; its colour is neutral. A function with `**options` may pass them on to `apo`, so it
     is given apo's. A `functools.partial` has the record of its function, without the options already bound.
+
+    >>> def mine(batch, *, alpha, scale="none", sharpness=1.0): ...
+    >>> record_of(mine).options
+    {'scale': 'advantage_scale', 'sharpness': 'sharpness'}
     """
     if isinstance(function, functools.partial):
         record = record_of(function.func)
@@ -217,6 +257,13 @@ def find_objective(objective: "str | ObjectiveRecord | Objective", *, strict: bo
 
     Raises:
         ValueError: an unknown name (with the known names and the nearest), or a path that cannot be imported.
+
+    >>> find_objective("grpo").clips
+    True
+    >>> find_objective("grppo")
+    Traceback (most recent call last):
+    ValueError: objective is 'grppo'; expected one of apo, adpo, grpo, dr_grpo, dapo, gspo, or module:function of your own. Did
+    you mean 'grpo'?
     """
     if isinstance(objective, ObjectiveRecord):
         return objective
@@ -296,6 +343,11 @@ def apo(
 
     Raises:
         ValueError: as for `group_advantages`, `anchored_logits` and `boltzmann_log_target`.
+
+    >>> batch = GroupBatch.bandit(torch.tensor([[-1.0, -2.0]]), torch.tensor([[1.0, 0.0]]))
+    >>> loss, stats = apo(batch, alpha=0.6, tau_anc=0.5, beta_r=0.3)
+    >>> loss, stats["ess"]
+    (tensor(0.6562), tensor(1.2658))
     """
     log_q, log_p = group_distributions(
         batch, tau_anc=tau_anc, beta_r=beta_r, logp_reduction=logp_reduction, scale=scale
@@ -324,6 +376,10 @@ def adpo(
 
     It is APO at alpha = 1 plus the entropy of q, a constant. `alpha` is accepted, so that every objective is called
     alike, and unused. Other arguments as for `apo`.
+
+    >>> batch = GroupBatch.bandit(torch.tensor([[-1.0, -2.0]]), torch.tensor([[1.0, 0.0]]))
+    >>> adpo(batch, tau_anc=0.5, beta_r=0.3)[0]  # log 2, at the anchor
+    tensor(0.6931)
     """
     log_q, log_p = group_distributions(
         batch, tau_anc=tau_anc, beta_r=beta_r, logp_reduction=logp_reduction, scale=scale
@@ -347,6 +403,11 @@ def grpo(batch: GroupBatch, *, alpha: float | Tensor | None = None, epsilon: flo
 
     with A = (r - mean) / (std + 1e-4), std unbiased, and no KL term. Source: arXiv 2402.03300; equals TRL's
     loss_type="grpo" with beta = 0. `alpha` is accepted and unused.
+
+    >>> old, rewards = torch.tensor([[-1.0, -2.0]]), torch.tensor([[1.0, 0.0]])
+    >>> batch = GroupBatch.bandit(torch.tensor([[-0.9, -2.0]]), rewards, old_logps=old)
+    >>> grpo(batch)[0]
+    tensor(-0.0372)
     """
     surrogate, on, stats = _clipped_surrogate(batch, epsilon, epsilon, scale="group")
     return _mean_over_completions((surrogate * on).sum(-1) / on.sum(-1).clamp(min=1), batch), stats
@@ -379,6 +440,11 @@ def dr_grpo(
     Args:
         max_tokens: the longest completion allowed, in tokens; > 0.
         scale: of the advantages, see `group_advantages`.
+
+    >>> old, rewards = torch.tensor([[-1.0, -2.0]]), torch.tensor([[1.0, 0.0]])
+    >>> batch = GroupBatch.bandit(torch.tensor([[-0.9, -2.0]]), rewards, old_logps=old)
+    >>> dr_grpo(batch, max_tokens=4)[0]
+    tensor(-0.0066)
     """
     require_positive("max_tokens", max_tokens, remedy="Pass the limit that completions were sampled with.")
     surrogate, on, stats = _clipped_surrogate(batch, epsilon, epsilon, scale=scale)
@@ -402,6 +468,11 @@ def dapo(
 
     Source: arXiv 2503.14476 (its dynamic sampling and overlong shaping are not part of the loss); equals TRL's
     loss_type="dapo". `alpha` is accepted and unused.
+
+    >>> old, rewards = torch.tensor([[-1.0, -2.0]]), torch.tensor([[1.0, 0.0]])
+    >>> batch = GroupBatch.bandit(torch.tensor([[-0.9, -2.0]]), rewards, old_logps=old)
+    >>> dapo(batch)[0]
+    tensor(-0.0372)
     """
     surrogate, on, stats = _clipped_surrogate(batch, epsilon_low, epsilon_high, scale="group")
     return (surrogate * on).sum() / on.sum().clamp(min=1), stats
@@ -424,6 +495,11 @@ def gspo(
 
     Source: arXiv 2507.18071; equals TRL's importance_sampling_level="sequence" with loss_type="grpo". On the first,
     on-policy update s = 1 and its gradient is GRPO's. `alpha` is accepted and unused.
+
+    >>> old, rewards = torch.tensor([[-1.0, -2.0]]), torch.tensor([[1.0, 0.0]])
+    >>> batch = GroupBatch.bandit(torch.tensor([[-0.9, -2.0]]), rewards, old_logps=old)
+    >>> gspo(batch)[0]  # the better one is clipped at once: 1.0004, not 1.105
+    tensor(-0.0001)
     """
     surrogate, on, stats = _clipped_surrogate(batch, epsilon_low, epsilon_high, scale="group", sequence_level=True)
     return _mean_over_completions((surrogate * on).sum(-1) / on.sum(-1).clamp(min=1), batch), stats
@@ -475,6 +551,11 @@ def coefficients(
 
     Raises:
         ValueError: an unknown off_policy, one beside a clipped objective, or an epsilon out of its range.
+
+    >>> batch = GroupBatch.bandit(torch.tensor([[-1.0, -2.0]]), torch.tensor([[1.0, 0.0]]))
+    >>> coef, loss, stats = coefficients(apo, batch, alpha=0.6, tau_anc=0.5, beta_r=0.3)
+    >>> coef.squeeze(-1)  # descending, the better one is pushed up
+    tensor([[-1.0694,  1.0694]])
     """
     if "alpha" in kwargs and not _accepts(objective, "alpha"):
         kwargs = {name: value for name, value in kwargs.items() if name != "alpha"}
@@ -538,7 +619,12 @@ def _clipped_surrogate(
 
 
 def kl_old(batch: GroupBatch) -> Tensor:
-    """Estimate of KL(pi_old || pi_theta) per token, in nats: mean of rho - 1 - log rho >= 0 over sampled tokens."""
+    """Estimate of KL(pi_old || pi_theta) per token, in nats: mean of rho - 1 - log rho >= 0 over sampled tokens.
+
+    >>> batch = GroupBatch.bandit(torch.tensor([[-1.0, -2.0]]), torch.tensor([[1.0, 0.0]]))
+    >>> kl_old(batch)
+    tensor(0.)
+    """
     log_ratio = (batch.logps - batch.old_logps).detach().float().masked_fill(~batch.mask.bool(), 0.0)
     return _masked_mean(torch.expm1(log_ratio) - log_ratio, batch.mask.bool())
 

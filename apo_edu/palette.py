@@ -19,7 +19,11 @@ ALPHA_COLORS = ("#2A0A5E", "#6A1B8A", "#A5317F", "#D5505F", "#F07F3C", "#F9B233"
 
 
 def alpha_color(alpha: float) -> str:
-    """The colour of an order alpha as "#rrggbb"; orders outside [0, 1] take the colour of the nearest end."""
+    """The colour of an order alpha as "#rrggbb"; orders outside [0, 1] take the colour of the nearest end.
+
+    >>> alpha_color(0.0), alpha_color(0.5)
+    ('#2a0a5e', '#bd406f')
+    """
     position = min(max(alpha, 0.0), 1.0) * (len(ALPHA_COLORS) - 1)
     left = min(int(position), len(ALPHA_COLORS) - 2)
     ends = [[int(color[i : i + 2], 16) for i in (1, 3, 5)] for color in ALPHA_COLORS[left : left + 2]]

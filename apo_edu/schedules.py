@@ -29,6 +29,9 @@ class Signals:
 
     reward: mean reward of the step.  reward_se: its standard error.  confidence: c_t in [0, 1].
     log_q, log_p: [prompts, group] target and anchored policy (only EssAlpha reads them), or [runs, prompts, group].
+
+    >>> Signals(reward=0.4, reward_se=0.05, confidence=0.7).confidence
+    0.7
     """
 
     reward: float | Tensor
@@ -77,6 +80,13 @@ def group_signals(
         token_entropy: mean normalised token entropy, a number or [runs]; only for "tokens".
         answers: [prompts, group] integers, equal where two completions give the same answer; only for "answers".
         num_runs: reads the prompts as [runs, prompts per run] and returns tensors [runs]; None is one run, in floats.
+
+    >>> logps = torch.full((2, 4, 1), -1.0)
+    >>> batch = GroupBatch(logps, logps, torch.ones(2, 4, 1), torch.tensor([[1.0, 0.0, 0.0, 1.0], [0.0, 0.0, 0.0, 0.0]]))
+    >>> answers = torch.tensor([[1, 2, 2, 1], [5, 5, 5, 5]])
+    >>> signals = group_signals(batch, tau_anc=0.5, beta_r=0.3, confidence_from="answers", answers=answers)
+    >>> signals.reward, signals.confidence
+    (0.25, 0.75)
     """
     require_choice("confidence_from", confidence_from, CONFIDENCE_SOURCES)
     runs = 1 if num_runs is None else num_runs
@@ -128,7 +138,12 @@ def group_signals(
 
 
 def candidate_entropy(batch: GroupBatch, *, logp_reduction: str = "mean") -> Tensor:
-    """Normalised entropy of the policy restricted to its sampled candidates, softmax(l) over the group: [prompts]."""
+    """Normalised entropy of the policy restricted to its sampled candidates, softmax(l) over the group: [prompts].
+
+    >>> logps = torch.tensor([[[-1.0], [-1.0]], [[0.0], [-1.1]]])
+    >>> candidate_entropy(GroupBatch(logps, logps, torch.ones(2, 2, 1), torch.zeros(2, 2)))
+    tensor([1.0000, 0.8109])
+    """
     logps = sequence_logps(batch.logps.detach(), batch.mask, logp_reduction)
     if batch.valid is not None:
         logps = logps.masked_fill(~batch.valid.bool(), LEFT_OUT)
@@ -154,6 +169,9 @@ def answer_entropy(answers: Tensor, *, valid: Tensor | None = None) -> Tensor:
 
     Raises:
         ValueError: answers of a floating dtype, or a group of 1.
+
+    >>> answer_entropy(torch.tensor([[7, 7, 7, 7], [0, 0, 1, 1], [0, 1, 2, -1]]))
+    tensor([0.0000, 0.5000, 1.0000], dtype=torch.float64)
     """
     require_group("answers", answers)
     if answers.is_floating_point():
@@ -185,6 +203,20 @@ class Schedule(Protocol):
     """What a trainer calls. Subclassing is optional and gives `traces` for nothing.
 
     alpha: the current order; before the first update, the one to start from.
+
+    >>> class Halving(Schedule):
+    ...     def __init__(self, alpha_max=0.9):
+    ...         self.alpha = alpha_max
+    ...     def update(self, signals):
+    ...         self.alpha /= 2
+    ...         return self.alpha
+    ...     def state_dict(self):
+    ...         return {"alpha": self.alpha}
+    ...     def load_state_dict(self, state):
+    ...         self.alpha = state["alpha"]
+    >>> schedule = Halving()
+    >>> schedule.update(Signals(reward=0.0)), schedule.traces()
+    (0.45, {})
     """
 
     alpha: Any
@@ -223,6 +255,11 @@ class ScheduleRecord(Record):
     moves: whether alpha can change during a run.
     rule: how alpha comes about, a format string over user-facing options, e.g. "alpha = {alpha:g}".
     note: a sentence for a figure of alpha, a format string over user-facing options and {last}, alpha's last value.
+
+    >>> SCHEDULES["linear"].make({"alpha_max": 0.9, "alpha_min": 0.3, "steps": 100}).num_steps
+    100
+    >>> SCHEDULES["guarded"].reads("confidence_from"), SCHEDULES["ess"].reads("confidence_from")
+    (True, False)
     """
 
     factory: Callable[..., Schedule]
@@ -250,7 +287,14 @@ AnyClass = TypeVar("AnyClass", bound=type)
 
 
 def describe(**fields: Any) -> Callable[[AnyClass], AnyClass]:
-    """Attach a record to a schedule's class, built in or your own; fields as in `ScheduleRecord`, all optional."""
+    """Attach a record to a schedule's class, built in or your own; fields as in `ScheduleRecord`, all optional.
+
+    >>> @describe(summary="never above 0.5", rests_at_max=False)
+    ... class Low(FixedAlpha):
+    ...     pass
+    >>> record_of(Low).summary
+    'never above 0.5'
+    """
 
     def attach(cls: AnyClass) -> AnyClass:
         cls.record = dataclasses.replace(_derived_record(cls), **fields)  # type: ignore[attr-defined]
@@ -265,6 +309,9 @@ def record_of(cls: Callable[..., Schedule]) -> ScheduleRecord:
     Derived: each argument of the constructor is an option (of the same name, but for `records.OPTION_OF`: num_steps is
     steps, target_fraction ess_fraction, alpha_start and alpha_end are alpha_max and alpha_min), and every signal counts as
     read. A subclass has its parent's record with its own constructor's options.
+
+    >>> record_of(EssAlpha).options
+    {'target_fraction': 'ess_fraction', 'alpha_max': 'alpha_max', 'alpha_min': 'alpha_min'}
     """
     if "record" in vars(cls):
         return cls.record  # type: ignore[attr-defined]
@@ -295,6 +342,13 @@ def find_schedule(schedule: "str | ScheduleRecord | Callable[..., Schedule]", *,
 
     Raises:
         ValueError: an unknown name (with the known names and the nearest), or a path that cannot be imported.
+
+    >>> find_schedule("fixed").factory(alpha=0.3).alpha
+    0.3
+    >>> find_schedule("gaurded")
+    Traceback (most recent call last):
+    ValueError: schedule is 'gaurded'; expected one of guarded, fixed, linear, ess, or module:class of your own. Did you mean
+    'guarded'?
     """
     if isinstance(schedule, ScheduleRecord):
         return schedule
@@ -332,7 +386,11 @@ def find_schedule(schedule: "str | ScheduleRecord | Callable[..., Schedule]", *,
     note="Alpha is held at {last}",
 )
 class FixedAlpha(Schedule):
-    """alpha_t = alpha. The paper's fixed variant uses 0.6."""
+    """alpha_t = alpha. The paper's fixed variant uses 0.6.
+
+    >>> FixedAlpha(0.6).update(Signals(reward=0.0))
+    0.6
+    """
 
     def __init__(self, alpha: float = 0.6) -> None:
         _require_number("alpha", alpha)
@@ -363,6 +421,10 @@ class LinearAlpha(Schedule):
     Args:
         alpha_start, alpha_end: the ends, by default the paper's 0.9 and 0.35.
         num_steps: length in optimiser steps, >= 1.
+
+    >>> schedule = LinearAlpha(0.9, 0.3, num_steps=3)
+    >>> [round(schedule.update(Signals(reward=0.0)), 2) for _ in range(5)]
+    [0.9, 0.7, 0.5, 0.3, 0.3]
     """
 
     def __init__(self, alpha_start: float = 0.9, alpha_end: float = 0.35, *, num_steps: int) -> None:
@@ -423,6 +485,10 @@ class GuardedAlpha(Schedule):
         noise_guard: standard errors of the mean reward that a gain must exceed to count, >= 0.
 
     `traces` gives the gates `improvement` (p_t) and `confidence` (c_t) of the last update, for the log.
+
+    >>> schedule = GuardedAlpha()
+    >>> [round(schedule.update(Signals(reward=r, confidence=0.8)), 3) for r in (0.2, 0.4, 0.4, 0.1)]
+    [0.9, 0.476, 0.483, 0.9]
     """
 
     def __init__(
@@ -498,6 +564,11 @@ class EssAlpha(Schedule):
     Args:
         target_fraction: of the group, in (0, 1].
         alpha_max, alpha_min: the range; alpha_min <= alpha_max.
+
+    >>> log_p = torch.full((1, 4), 0.25, dtype=torch.float64).log()
+    >>> log_q = torch.tensor([[0.7, 0.1, 0.1, 0.1]], dtype=torch.float64).log()
+    >>> round(EssAlpha(0.75).update(Signals(reward=0.0, log_q=log_q, log_p=log_p)), 3)
+    0.565
     """
 
     # Finer than any effect of alpha that we could measure; all are tried in one call.

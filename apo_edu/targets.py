@@ -34,6 +34,9 @@ def group_advantages(
 
     Raises:
         ValueError: a group of 1, a non-finite reward (with its index), an unknown baseline or scale.
+
+    >>> group_advantages(torch.tensor([[1.0, 0.0, 0.0, 1.0]]), scale="none")
+    tensor([[ 0.5000, -0.5000, -0.5000,  0.5000]])
     """
     require_choice("baseline", baseline, ("mean", "leave_one_out", "none"))
     require_choice("scale", scale, ("group", "batch", "none"))
@@ -78,6 +81,9 @@ def boltzmann_log_target(advantages: Tensor, beta_r: float | Tensor) -> Tensor:
 
     Raises:
         ValueError: beta_r <= 0, a group of 1, non-finite advantages (with the index).
+
+    >>> boltzmann_log_target(torch.tensor([0.5, -0.5]), beta_r=0.5).exp()
+    tensor([0.8808, 0.1192])
     """
     require_positive("beta_r", beta_r, remedy="The paper uses 0.3; larger makes the target more even.")
     require_group("advantages", advantages)
