@@ -4,6 +4,7 @@
 # make lab    set up, then JupyterLab with the lessons (in a container, as root: LAB_ARGS=--allow-root)
 # make bench  set up, then the benchmarks
 # make slow   the checks that take too long for every change (random kills, three seeds, browser figures)
+# make assignments   write the course's notebooks (student and solution versions); make grade SUBMISSIONS=dir   grade a folder
 # make page   one self-contained page with a working alpha slider: out/apo.html
 
 # Threads that wait without spinning: on two busy cores the difference is tenfold.
@@ -14,7 +15,9 @@ BIN := $(VENV)/bin
 SEED ?= 0
 OBJECTIVE ?= apo
 
-.PHONY: demo demo-smollm2 test lab bench slow page setup lint notebooks golden
+ASSIGNMENT ?= a1
+
+.PHONY: assignments grade demo demo-smollm2 test lab bench slow page setup lint notebooks golden
 .DEFAULT_GOAL := demo
 
 setup: $(VENV)/ready
@@ -67,3 +70,11 @@ notebooks: setup
 
 golden: setup
 	$(BIN)/python tests/golden/make_golden.py
+
+# The course: source in nbgrader's format, student version and solution under notebooks/assignments/.
+assignments: setup
+	$(BIN)/python -m toys.course generate
+
+# make grade SUBMISSIONS=dir [ASSIGNMENT=a1] [GRADE_ARGS="--only box_cox --roster roster.csv"]
+grade: setup
+	$(BIN)/python -m toys.course grade $(ASSIGNMENT) $(SUBMISSIONS) $(GRADE_ARGS)

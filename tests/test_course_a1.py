@@ -69,7 +69,7 @@ def test_the_right_answer_for_another_alpha_fails():
 
 def test_an_unnamed_mistake_is_shown_with_its_case():
     verdicts = judge(A1["alpha_divergence"], lambda q, p, a: apo_edu.alpha_divergence(q, p, a) ** 2, ADA, guarded=False)
-    assert "expected" in verdicts[0].says and "a tensor of shape (5,), 0.2" in verdicts[0].says
+    assert "expected" in verdicts[0].says and "log_p of shape (5,), alpha = 0.2" in verdicts[0].says
 
 
 def test_factors_are_named():

@@ -55,7 +55,7 @@ def test_the_reference_passes_and_calls_nothing_it_may_not(exercise):
 
 @each_exercise
 def test_calling_the_library_fails(exercise):
-    if exercise.referee is None or exercise.library == "all" or exercise.value:
+    if not getattr(exercise.referee, "__module__", "").startswith("apo_edu"):
         pytest.skip("no function of the library to call")
 
     def hidden(*args, **kwargs):

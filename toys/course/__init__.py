@@ -20,7 +20,7 @@ A diagnosis says what was seen and which idea is missing; it does not give the l
 """
 
 from .catalogue import ASSIGNMENTS, load
-from .model import Assignment, Check, Code, Exercise, Mistake, NotYet, Student, Text, Written
+from .model import Assignment, Check, Code, Exercise, Mistake, NotYet, Student, Text, Written, prediction
 from .session import check, start
 
 __all__ = [
@@ -36,5 +36,6 @@ __all__ = [
     "Written",
     "check",
     "load",
+    "prediction",
     "start",
 ]

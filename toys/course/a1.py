@@ -1,5 +1,10 @@
-"""Assignment 1, Divergences: write D_alpha and its gradient, see where the naive form fails, and use them."""
+"""Assignment 1, Divergences: write D_alpha and its gradient, see where the naive form fails, and use them.
 
+The mistakes are written with the library's functions: they are right but for one thing each.
+"""
+
+import functools
+import math
 from typing import Any
 
 import torch
@@ -7,7 +12,8 @@ from torch import Tensor
 
 import apo_edu
 
-from .model import Assignment, Check, Exercise, Mistake, NotYet, Numbers
+from .. import mixtures, plotting
+from .model import Assignment, Check, Code, Exercise, Mistake, NotYet, Numbers, Text, Written, prediction
 
 ORDERS = (0.2, 0.5, 0.8, -0.5, 1.6)
 ENDS = (0.0, 1.0)
@@ -37,10 +43,12 @@ def near_pairs(generator: torch.Generator, numbers: Numbers) -> list[tuple[Any, 
     return cases
 
 
-def slope(answer: Any, log_q: Tensor, log_p: Tensor, alpha: float) -> Tensor:
+def slope(answer: Any, log_q: Tensor, log_p: Tensor, alpha: float) -> Tensor | None:
     """Gradient of an answer with respect to the logits of p, by autograd."""
     logits = log_p.clone().requires_grad_()
     value = answer(log_q, logits.log_softmax(-1), alpha)
+    if value is None:
+        return None
     if not isinstance(value, Tensor) or not value.requires_grad:
         raise NotYet(
             "the result carries no gradient. Stay in torch from log_p to the result: no .item(), .detach() or numpy."
@@ -252,12 +260,1239 @@ $$D_\alpha(q\,\|\,p) = \frac{1 - \sum_i q_i^\alpha\, p_i^{1-\alpha}}{\alpha(1-\a
     ),
 )
 
+# 1. By hand.
+
+
+def _own_coins(generator: torch.Generator) -> dict[str, Any]:
+    heads = torch.randint(55, 90, (1,), generator=generator).item() / 100
+    other = torch.randint(15, 45, (1,), generator=generator).item() / 100
+    return {"q": (heads, round(1 - heads, 2)), "p": (other, round(1 - other, 2))}
+
+
+def _coins(q: tuple[float, float], p: tuple[float, float]) -> tuple[float, float]:
+    """Both KL divergences of two coins, in nats: (KL(q || p), KL(p || q))."""
+    forward = sum(a * math.log(a / b) for a, b in zip(q, p, strict=True))
+    reverse = sum(b * math.log(b / a) for a, b in zip(q, p, strict=True))
+    return forward, reverse
+
+
+def _changed(change: Any) -> Any:
+    """A wrong answer made from the right pair."""
+    return lambda q, p: change(*_coins(q, p))
+
+
+by_hand = Exercise(
+    name="by_hand",
+    title="Two coins by hand",
+    minutes=6,
+    difficulty=1,
+    text=r"""
+With paper and a pocket calculator: your coins `mine["q"]` and `mine["p"]` give heads and tails with these probabilities. What
+are $\mathrm{KL}(q\,\|\,p)$ and $\mathrm{KL}(p\,\|\,q)$, in nats, to three digits?
+""",
+    stub="by_hand = None  # the pair (KL(q || p), KL(p || q)), two numbers in brackets",
+    value=True,
+    numbers=_own_coins,
+    solution=_coins,
+    checks=(
+        Check(
+            name="both",
+            title="both divergences, to three digits",
+            points=2,
+            cases=lambda generator, numbers: [()],
+            rtol=3e-3,
+            hint="Write down the two terms of each sum, heads and tails, and add them: natural logarithms, both signs.",
+        ),
+    ),
+    mistakes=(
+        Mistake(
+            "exchanged", "the two are exchanged: KL(q || p) averages log(q/p) over q.", _changed(lambda f, r: (r, f))
+        ),
+        Mistake(
+            "in bits",
+            "these are bits: use the natural logarithm.",
+            _changed(lambda f, r: (f / math.log(2), r / math.log(2))),
+        ),
+        Mistake(
+            "logarithm to base 10",
+            "these are logarithms to base 10: use the natural one.",
+            _changed(lambda f, r: (f / math.log(10), r / math.log(10))),
+        ),
+        Mistake(
+            "sign",
+            "the signs are turned round: log(q/p), not log(p/q), under an average over q.",
+            _changed(lambda f, r: (-f, -r)),
+        ),
+        Mistake(
+            "the same twice",
+            "both numbers are KL(q || p); the second has q and p exchanged.",
+            _changed(lambda f, r: (f, f)),
+        ),
+        Mistake(
+            "the reverse twice",
+            "both numbers are KL(p || q); the first averages over q.",
+            _changed(lambda f, r: (r, r)),
+        ),
+        Mistake(
+            "heads only",
+            "this is the term of heads alone: tails has a term too, with the opposite sign.",
+            lambda q, p: (q[0] * math.log(q[0] / p[0]), p[0] * math.log(p[0] / q[0])),
+        ),
+        Mistake(
+            "no average",
+            "the logarithms are added without their probabilities: each term is q log(q/p).",
+            lambda q, p: (
+                sum(math.log(a / b) for a, b in zip(q, p, strict=True)),
+                sum(math.log(b / a) for a, b in zip(q, p, strict=True)),
+            ),
+        ),
+        Mistake(
+            "weights exchanged",
+            "each logarithm is averaged over the wrong coin: in KL(q || p) the weights are q.",
+            lambda q, p: (
+                sum(b * math.log(a / b) for a, b in zip(q, p, strict=True)),
+                sum(a * math.log(b / a) for a, b in zip(q, p, strict=True)),
+            ),
+        ),
+        Mistake(
+            "magnitudes added",
+            "the terms are added without their signs: one of the two is negative.",
+            lambda q, p: (
+                sum(a * abs(math.log(a / b)) for a, b in zip(q, p, strict=True)),
+                sum(b * abs(math.log(b / a)) for a, b in zip(q, p, strict=True)),
+            ),
+        ),
+        Mistake(
+            "cross-entropy",
+            "this is the cross-entropy, -sum q log p: subtract the entropy of q.",
+            lambda q, p: (
+                -sum(a * math.log(b) for a, b in zip(q, p, strict=True)),
+                -sum(b * math.log(a) for a, b in zip(q, p, strict=True)),
+            ),
+        ),
+        Mistake(
+            "the mean of both",
+            "this is the mean of the two; each is asked for.",
+            _changed(lambda f, r: ((f + r) / 2,) * 2),
+        ),
+    ),
+)
+
+# 3. Digits: a prediction, and why.
+
+
+def _own_distance(generator: torch.Generator) -> dict[str, Any]:
+    return {"exponent": (4, 6, 8)[int(torch.randint(3, (1,), generator=generator))]}
+
+
+def _digits(exponent: int) -> str:
+    """D is about distance^2 / 2; the naive form's error is the rounding of 1, 1e-16, divided by alpha (1 - alpha)."""
+    return {4: "about 7", 6: "about 3", 8: "none"}[exponent]
+
+
+digits_left = prediction(
+    name="digits_left",
+    title="Predict: how many digits are left?",
+    minutes=3,
+    difficulty=2,
+    text=r"""
+A float64 carries 16 digits. The naive form computes $1 - \sum q^\alpha p^{1-\alpha}$ and divides. Take a $q$ that differs
+from $p$ by $10^{-k}$ in its logits, with your `mine["exponent"]` as $k$, and $\alpha = 1/2$. Before you run anything: how many
+digits of the naive result are right? (One point for committing to one of the choices, right or wrong.)
+""",
+    numbers=_own_distance,
+    solution=_digits,
+    choices={
+        "all 16": "That would need a result of the size of the summands, but D is tiny and the summands add up to 1.",
+        "about 7": "D is about (1e-4)^2 / 2 = 5e-9 at k = 4, the rounding of the sum 1e-16 / (1/4) = 4e-16: 7 digits.",
+        "about 3": "D is about (1e-6)^2 / 2 = 5e-13 at k = 6, the rounding of the sum 1e-16 / (1/4) = 4e-16: 3 digits.",
+        "none": "D is about (1e-8)^2 / 2 = 5e-17 at k = 8, below the rounding of the sum, 4e-16: nothing is right.",
+    },
+)
+
+
+def show_digits(alpha_divergence: Any, exponent: int) -> None:
+    """Print the naive form, the student's function and the library's at distances around 10^-exponent from p."""
+    generator = torch.Generator().manual_seed(exponent)
+    log_p = log_probs(generator, 6, spread=0.3)
+    away = torch.randn(6, generator=generator, dtype=torch.float64)
+    print(f"{'distance':>9} {'naive form':>14} {'yours':>14} {'library':>14} {'naive digits':>13}")
+    for k in (2, 4, 6, 7, 8):
+        log_q = (log_p + 10.0**-k * away).log_softmax(-1)
+        exact = float(apo_edu.alpha_divergence(log_q, log_p, 0.5))
+        naive, yours = float(_naive(log_q, log_p, 0.5)), alpha_divergence(log_q, log_p, 0.5)
+        shown = "not yet" if yours is None else f"{float(yours):.7e}"
+        digits = max(0.0, -math.log10(abs(naive / exact - 1) + 1e-17))
+        mark = "  <- yours" if k == exponent else ""
+        print(f"{f'1e-{k}':>9} {naive:14.7e} {shown:>14} {exact:14.7e} {digits:13.1f}{mark}")
+
+
+cancellation = Written(
+    name="cancellation",
+    title="Why the naive form fails near q = p",
+    minutes=8,
+    difficulty=2,
+    text=r"""
+In five sentences or fewer: where do the digits of the naive form go as $q\to p$, at what rate in the distance, and which line
+of *your* `alpha_divergence` keeps them? Copy that line and say what it does.
+""",
+    rubric=(
+        (1, "the sum is 1 minus a number of second order in the distance, and numbers near 1 are 2e-16 apart"),
+        (1, "so the relative error grows as 1e-15 / distance^2, with the digits in the table as evidence"),
+        (1, "names a line of their own and says why nothing cancels in it (every summand is small, or of one sign)"),
+    ),
+    answer=r"""
+The sum $\sum q^\alpha p^{1-\alpha}$ is $1 - \tfrac{\alpha(1-\alpha)}{2}\sum p\,(\log q/p)^2 + \dots$, so what is wanted is of
+second order in the distance $d$ while the sum is near 1, where float64 numbers are 2e-16 apart. The relative error is about
+$10^{-15}/d^2$: 7 digits are left at $d = 10^{-4}$, 3 at $10^{-6}$, none at $10^{-8}$, as the table shows. My line
+`(log_p.exp() * (torch.expm1(log_ratio) - box_cox)).sum(-1)` adds $\sum q - \sum p = 0$ inside the sum: every summand is now
+$\tfrac{1-\alpha}{2} p\,(\log q/p)^2 \ge 0$ itself, and `expm1` computes it without subtracting numbers near 1.
+""",
+)
+
+# 5. Box-Cox weights.
+
+
+def _box_cox(log_w: Tensor, alpha: float) -> Tensor:
+    """The weight (w^alpha - 1) / alpha of samples with log ratio log_w = log(q/p), any shape; log w at alpha = 0."""
+    return log_w if alpha == 0 else torch.expm1(alpha * log_w) / alpha
+
+
+def weights_at(*orders: float, spread: float = 1.5) -> Any:
+    """Cases (log_w, alpha)."""
+
+    def cases(generator: torch.Generator, numbers: Numbers) -> list[tuple[Any, ...]]:
+        return [(spread * torch.randn(6, generator=generator, dtype=torch.float64), alpha) for alpha in orders]
+
+    return cases
+
+
+def _bent(inner: Any, at_0: Any = lambda log_w: log_w) -> Any:
+    """A wrong weight beside the right limit at 0."""
+    return lambda log_w, alpha: at_0(log_w) if alpha == 0 else inner(log_w, alpha)
+
+
+def _powers(log_w: Tensor, alpha: float) -> Tensor:
+    return (log_w.exp() ** alpha - 1) / alpha
+
+
+box_cox = Exercise(
+    name="box_cox",
+    title="How loudly a sample speaks",
+    minutes=8,
+    difficulty=1,
+    text=r"""
+The gradient of every member of the family is $\nabla D_\alpha = -\,\mathbb{E}_p\big[z\,\nabla\log p\big]$ with the Box-Cox
+weight $z = (w^\alpha - 1)/\alpha$, $w = q/p$. Write it, from $\log w$: $\log w$ at $\alpha = 0$, $w - 1$ at $\alpha = 1$, and
+its digits kept where $\alpha\log w$ is tiny.
+""",
+    solution=_box_cox,
+    referee=apo_edu.box_cox,
+    checks=(
+        Check(
+            name="values",
+            title="values at orders other than 0",
+            points=1,
+            cases=weights_at(0.3, 1.0, -0.5, 2.0),
+            rtol=1e-9,
+        ),
+        Check(
+            name="limit",
+            title="the limit at alpha = 0",
+            points=1,
+            cases=weights_at(0.0, 0.4, 0.0),
+            rtol=1e-9,
+            hint="Take alpha to 0 in (exp(alpha log w) - 1) / alpha.",
+        ),
+        Check(
+            name="digits",
+            title="its digits where alpha log w is tiny",
+            points=1,
+            noisy=True,
+            rtol=1e-10,
+            cases=lambda generator, numbers: [
+                *weights_at(1e-9)(generator, numbers),
+                *weights_at(0.5, spread=1e-10)(generator, numbers),
+            ],
+            hint="w^alpha is near 1, and subtracting 1 leaves its rounding. What does torch.expm1 compute?",
+        ),
+    ),
+    mistakes=(
+        Mistake(
+            "log w taken for w",
+            "log_w is a logarithm: w is its exponential.",
+            _bent(lambda log_w, alpha: (log_w**alpha - 1) / alpha),
+        ),
+        Mistake(
+            "1/alpha missing",
+            "the factor 1/alpha is missing: this is w^alpha - 1.",
+            _bent(lambda log_w, alpha: torch.expm1(alpha * log_w)),
+        ),
+        Mistake(
+            "not centred",
+            "the -1 is missing: w^alpha / alpha blows up as alpha goes to 0, and that noise is what the -1 removes.",
+            _bent(lambda log_w, alpha: (alpha * log_w).exp() / alpha),
+        ),
+        Mistake(
+            "sign",
+            "the sign is turned round: a sample with w > 1 has a positive weight, and the minus is in the gradient.",
+            lambda log_w, alpha: -apo_edu.box_cox(log_w, alpha),
+        ),
+        Mistake(
+            "p/q for q/p",
+            "this is the weight of 1/w: log_w is log q - log p.",
+            lambda log_w, alpha: apo_edu.box_cox(-log_w, alpha),
+        ),
+        Mistake(
+            "1 - alpha for alpha",
+            "this is the weight for 1 - alpha: check which end is log w.",
+            lambda log_w, alpha: apo_edu.box_cox(log_w, 1 - alpha),
+        ),
+        Mistake(
+            "the limit is 1",
+            "at alpha = 0 the weight is not w^0 = 1: the -1 and the 1/alpha are still there, and the limit is log w.",
+            _bent(apo_edu.box_cox, torch.ones_like),
+        ),
+        Mistake(
+            "the limit is 0",
+            "at alpha = 0 the numerator is 0, but so is alpha: 0/0 has a limit here, log w.",
+            _bent(apo_edu.box_cox, torch.zeros_like),
+        ),
+        Mistake(
+            "the limit is w - 1",
+            "w - 1 is the other end, alpha = 1; at alpha = 0 the weight is log w.",
+            _bent(apo_edu.box_cox, torch.expm1),
+        ),
+        Mistake("no limit", "0/0 at alpha = 0: the limit needs a case of its own.", _powers),
+        Mistake(
+            "an epsilon for the limit",
+            "alpha = 0 is approached, not reached: return the limit itself.",
+            lambda log_w, alpha: apo_edu.box_cox(log_w, alpha if abs(alpha) > 1e-6 else 1e-6),
+        ),
+        Mistake(
+            "digits lost",
+            "right in exact arithmetic, but w^alpha - 1 subtracts numbers near 1: start from torch.expm1.",
+            _bent(_powers),
+        ),
+        Mistake("alpha ignored", "this is log w for every alpha.", lambda log_w, alpha: log_w),
+        Mistake(
+            "alpha log w",
+            "alpha log w is only the first term of w^alpha - 1.",
+            _bent(lambda log_w, alpha: alpha * log_w),
+        ),
+        Mistake(
+            "w^alpha",
+            "this is w^alpha: subtract 1 and divide by alpha.",
+            _bent(lambda log_w, alpha: (alpha * log_w).exp()),
+        ),
+    ),
+)
+
+# 6. The gradient.
+
+
+def _alpha_divergence_grad(log_q: Tensor, log_p: Tensor, alpha: float) -> Tensor:
+    """Gradient of D_alpha(q || p) with respect to the logits u of p = softmax(u), in closed form; shapes [..., n]."""
+    log_ratio = log_q - log_p
+    z = log_ratio if alpha == 0 else torch.expm1(alpha * log_ratio) / alpha
+    p = log_p.exp()
+    return -p * (z - (p * z).sum(-1, keepdim=True))
+
+
+def without_autograd(answer: Any, log_q: Tensor, log_p: Tensor, alpha: float) -> Any:
+    """Call an answer where autograd is switched off: a closed form does not need it."""
+    try:
+        with torch.no_grad():
+            return answer(log_q, log_p, alpha)
+    except RuntimeError as error:
+        if "does not require grad" in str(error):
+            raise NotYet(
+                "this asks autograd for the gradient; write the closed form, and let autograd be your own check."
+            ) from None
+        raise
+
+
+def _weights(log_q: Tensor, log_p: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
+    return log_p.exp(), apo_edu.box_cox(log_q - log_p, alpha)
+
+
+def _plain_centre(log_q: Tensor, log_p: Tensor, alpha: float) -> Tensor:
+    p, z = _weights(log_q, log_p, alpha)
+    return -p * (z - z.mean(-1, keepdim=True))
+
+
+def _centred_only(log_q: Tensor, log_p: Tensor, alpha: float) -> Tensor:
+    p, z = _weights(log_q, log_p, alpha)
+    return -(z - (p * z).sum(-1, keepdim=True))
+
+
+def _centred_by_q(log_q: Tensor, log_p: Tensor, alpha: float) -> Tensor:
+    p, z = _weights(log_q, log_p, alpha)
+    return -p * (z - (log_q.exp() * z).sum(-1, keepdim=True))
+
+
+def _no_keepdim(log_q: Tensor, log_p: Tensor, alpha: float) -> Tensor:
+    p, z = _weights(log_q, log_p, alpha)
+    return -p * (z - (p * z).sum())
+
+
+def _by_powers(log_q: Tensor, log_p: Tensor, alpha: float) -> Tensor:
+    p, w = log_p.exp(), (log_q - log_p).exp()
+    if alpha == 0:
+        return apo_edu.alpha_divergence_grad(log_q, log_p, 0.0)
+    r = w**alpha
+    return -p * (r - (p * r).sum(-1, keepdim=True)) / alpha
+
+
+def _nan_at_0(log_q: Tensor, log_p: Tensor, alpha: float) -> Tensor:
+    return apo_edu.alpha_divergence_grad(log_q, log_p, alpha) * (alpha / alpha if alpha else math.nan)
+
+
+def _by_autograd(log_q: Tensor, log_p: Tensor, alpha: float) -> Tensor:
+    logits = log_p.clone().requires_grad_()
+    value = apo_edu.alpha_divergence(log_q, logits.log_softmax(-1), alpha)
+    return torch.autograd.grad(value.sum(), logits)[0]
+
+
+_grad = apo_edu.alpha_divergence_grad
+alpha_divergence_grad = Exercise(
+    name="alpha_divergence_grad",
+    title="The gradient",
+    minutes=16,
+    difficulty=3,
+    text=r"""
+The policy is $p = \mathrm{softmax}(u)$. Derive $\partial D_\alpha/\partial u_j$ in closed form (start from the gradient above;
+what is $\partial\log p_i/\partial u_j$?) and write it, for any real $\alpha$, over the last dimension. At $\alpha\to 0$ it must
+neither blow up nor lose its digits. Compare it with autograd through your `alpha_divergence` before you check it.
+""",
+    solution=_alpha_divergence_grad,
+    referee=apo_edu.alpha_divergence_grad,
+    checks=(
+        Check(
+            name="values",
+            title="values at orders other than 0",
+            points=2,
+            cases=pairs(0.3, 0.8, 1.0, -0.5, 1.5),
+            rtol=1e-8,
+            probe=without_autograd,
+            hint="Does it sum to 0 over the group? It must, since a constant added to u changes nothing.",
+        ),
+        Check(
+            name="limit",
+            title="the limit at alpha = 0",
+            points=1,
+            cases=pairs(0.0, 0.0),
+            rtol=1e-8,
+            probe=without_autograd,
+            hint="Which weight does a sample have at alpha = 0?",
+        ),
+        Check(
+            name="digits",
+            title="its digits near alpha = 0",
+            points=1,
+            cases=pairs(1e-11, -1e-11),
+            rtol=1e-6,
+            noisy=True,
+            probe=without_autograd,
+            hint="r^alpha is near 1, and 1/alpha multiplies its rounding. Start from the Box-Cox weight.",
+        ),
+        Check(
+            name="batch",
+            title="leading dimensions are a batch",
+            points=1,
+            cases=pairs(0.4, shape=(2, 3, 4)),
+            rtol=1e-8,
+            probe=without_autograd,
+        ),
+    ),
+    mistakes=(
+        Mistake(
+            "sign",
+            "the sign is turned round: this climbs. Where q > p the logit must grow, so the gradient is negative there.",
+            lambda log_q, log_p, alpha: -_grad(log_q, log_p, alpha),
+        ),
+        Mistake(
+            "no centring",
+            "this is -p z: the softmax's derivative also has the term -p_j, which subtracts the mean E_p z.",
+            lambda log_q, log_p, alpha: -_weights(log_q, log_p, alpha)[0] * _weights(log_q, log_p, alpha)[1],
+        ),
+        Mistake(
+            "plain mean", "z is centred by its plain mean over the group; the mean is the one under p.", _plain_centre
+        ),
+        Mistake("mean under q", "z is centred by its mean under q; the expectation is over p.", _centred_by_q),
+        Mistake(
+            "p missing",
+            "the centred weight is right, but a sample counts as often as it is drawn: the factor p_j is missing.",
+            _centred_only,
+        ),
+        Mistake(
+            "1/alpha missing",
+            "the factor 1/alpha is missing.",
+            lambda log_q, log_p, alpha: _grad(log_q, log_p, alpha) * (alpha if alpha else 1.0),
+        ),
+        Mistake(
+            "arguments swapped",
+            "this is the gradient with q and p exchanged: the ratio is q/p, and the average is over p.",
+            lambda log_q, log_p, alpha: _grad(log_p, log_q, alpha),
+        ),
+        Mistake(
+            "p/q for q/p",
+            "the ratio is turned round: w = q/p.",
+            lambda log_q, log_p, alpha: (
+                _grad(2 * log_p - log_q, log_p, alpha)
+                if alpha == 0
+                else -log_p.exp()
+                * (
+                    apo_edu.box_cox(log_p - log_q, alpha)
+                    - (log_p.exp() * apo_edu.box_cox(log_p - log_q, alpha)).sum(-1, keepdim=True)
+                )
+            ),
+        ),
+        Mistake(
+            "1 - alpha for alpha",
+            "this is the gradient of D_(1 - alpha): the power alpha belongs to q.",
+            lambda log_q, log_p, alpha: _grad(log_q, log_p, 1 - alpha),
+        ),
+        Mistake(
+            "q - p for every alpha",
+            "p - q is the gradient at alpha = 1 only.",
+            lambda log_q, log_p, alpha: log_p.exp() - log_q.exp(),
+        ),
+        Mistake(
+            "with respect to log p",
+            "this is the derivative with every log p_i taken as free: p is a softmax of u, so its sum is fixed.",
+            lambda log_q, log_p, alpha: -(alpha * log_q + (1 - alpha) * log_p).exp() / (alpha if alpha else 1.0),
+        ),
+        Mistake("NaN at alpha = 0", "0/0 at alpha = 0: there the weight is log(q/p).", _nan_at_0),
+        Mistake(
+            "zero at alpha = 0",
+            "at alpha = 0 the gradient is not zero: r^0 - 1 = 0 is divided by alpha = 0, and the limit is log r.",
+            lambda log_q, log_p, alpha: _grad(log_q, log_p, alpha) * (alpha != 0),
+        ),
+        Mistake(
+            "digits lost near alpha = 0",
+            "right in exact arithmetic, but near alpha = 0 the powers are all near 1, and 1/alpha multiplies "
+            "their rounding: start from the Box-Cox weight.",
+            _by_powers,
+        ),
+        Mistake("centred over the batch", "the mean is taken over the batch too: .sum(-1, keepdim=True).", _no_keepdim),
+        Mistake(
+            "autograd",
+            "this asks autograd for the gradient; write the closed form, and let autograd be your own check.",
+            _by_autograd,
+        ),
+    ),
+)
+
+# 7. Covering and seeking.
+
+COVERS, LEFT, RIGHT = "covers both modes", "sits on the left mode", "sits on the right mode"
+
+
+def _own_mixture(generator: torch.Generator) -> dict[str, Any]:
+    far, left = torch.randint(2, (2,), generator=generator).tolist()
+    return {"separation": (1.2, 3.0)[far], "weight_left": (0.35, 0.65)[left], "alpha": 0.1}
+
+
+def _what_it_does(separation: float, weight_left: float, alpha: float) -> str:
+    """Where the best Gaussian is: on the heavier mode if the modes are far apart, over both if they are near."""
+    if separation < 2:
+        return "covers both modes"
+    return "sits on the left mode" if weight_left > 0.5 else "sits on the right mode"
+
+
+covering = prediction(
+    name="covering",
+    title="Predict: what does one Gaussian do?",
+    minutes=3,
+    difficulty=2,
+    text=r"""
+The target has two modes at $-s$ and $+s$, each with standard deviation 0.6; your `mine` holds $s$ (`separation`) and the
+share of the left mode. The policy is one Gaussian, the one with the least $D_\alpha$ at `mine["alpha"]`, near the
+mode-seeking end. What does it do? (One point for committing.)
+""",
+    numbers=_own_mixture,
+    solution=_what_it_does,
+    choices={
+        COVERS: "Modes 1.2 from the middle (two standard deviations) are too near to be told apart by one Gaussian: the "
+        "covering "
+        "fit is the only minimum at every alpha. Far modes are another matter.",
+        LEFT: "With modes 3 from the middle and alpha near 0, mass in the valley is what costs, so the fit gives one mode up, "
+        "the "
+        "lighter. Near modes leave no valley.",
+        RIGHT: "With modes 3 from the middle and alpha near 0, mass in the valley is what costs, so the fit gives one mode "
+        "up, the "
+        "lighter. Near modes leave no valley.",
+    },
+)
+
+
+def _best_gaussian(x: Tensor, log_q: Tensor, alpha: float, means: Tensor, sds: Tensor) -> tuple[float, float, float]:
+    """The Gaussian with the least D_alpha(q || p) among all pairs of a mean and a standard deviation.
+
+    x: [n] points, equally spaced.  log_q: [n] log-probabilities of the target on them (they sum to 1).
+    means: [k], sds: [m] candidates.  Returns (mean, sd, divergence), three floats.
+    """
+    best = (0.0, 0.0, float("inf"))
+    for mean in means.tolist():
+        for sd in sds.tolist():
+            log_p = (-0.5 * ((x - mean) / sd) ** 2).log_softmax(-1)
+            value = float(apo_edu.alpha_divergence(log_q, log_p, alpha))
+            if value < best[2]:
+                best = (mean, sd, value)
+    return best
+
+
+def _searched(loss: Any, give: Any = lambda mean, sd, value: (mean, sd, value), shape: Any = None) -> Any:
+    """A search over all candidates for the least loss(log_q, log_p, alpha); `shape` is the log density up to a constant."""
+    shape = shape or (lambda x, mean, sd: -0.5 * ((x - mean) / sd) ** 2)
+
+    def search(x: Tensor, log_q: Tensor, alpha: float, means: Tensor, sds: Tensor) -> Any:
+        log_p = shape(x, means[:, None, None], sds[None, :, None]).log_softmax(-1)
+        values = loss(log_q.expand_as(log_p), log_p, alpha)
+        at = int(values.argmin())
+        return give(float(means[at // len(sds)]), float(sds[at % len(sds)]), float(values.flatten()[at]))
+
+    return search
+
+
+def _first_the_mean(x: Tensor, log_q: Tensor, alpha: float, means: Tensor, sds: Tensor) -> tuple[float, float, float]:
+    search = _searched(apo_edu.alpha_divergence)
+    mean, _, _ = search(x, log_q, alpha, means, sds[len(sds) // 2 :][:1])
+    return search(x, log_q, alpha, torch.tensor([mean], dtype=means.dtype), sds)
+
+
+def _moments(x: Tensor, log_q: Tensor, alpha: float, means: Tensor, sds: Tensor) -> tuple[float, float, float]:
+    return _searched(lambda log_q, log_p, alpha: apo_edu.forward_kl(log_q, log_p))(x, log_q, alpha, means, sds)
+
+
+def _candidates(separation: float, weight: float, alpha: float) -> tuple[Any, ...]:
+    x = torch.linspace(-8, 8, 161, dtype=torch.float64)
+    log_q = mixtures.two_modes(separation, weight=weight).log_density(x[:, None]).log_softmax(-1)
+    means = torch.linspace(-3, 3, 21, dtype=torch.float64)
+    return x, log_q, alpha, means, torch.linspace(0.4, 3.0, 14, dtype=torch.float64)
+
+
+def own_and_others(generator: torch.Generator, numbers: Numbers) -> list[tuple[Any, ...]]:
+    """The student's mixture at their alpha, then two others at alpha 1, 0.5 and 0."""
+    cases = [_candidates(3.0, 0.35, 0.1)]
+    for alpha in (1.0, 0.5, 0.0):
+        draw = torch.rand(2, generator=generator).tolist()
+        cases.append(_candidates(2.4 + 0.6 * draw[0], 0.3 + 0.1 * draw[1], alpha))
+    return cases
+
+
+def _three(answer: Any, *case: Any) -> Any:
+    given = answer(*case)
+    if given is not None and (not isinstance(given, tuple | list | Tensor) or len(given) != 3):
+        raise NotYet("expected three numbers, (mean, sd, divergence).")
+    return None if given is None else tuple(float(number) for number in given)
+
+
+best_gaussian = Exercise(
+    name="best_gaussian",
+    title="Verify: search for the best Gaussian",
+    minutes=16,
+    difficulty=2,
+    text=r"""
+Write the search: of all pairs of a mean and a standard deviation, the Gaussian with the least $D_\alpha(q\,\|\,p)$ to a target
+given on a grid. A density becomes probabilities on the grid when it is normalised over it. You may use your own
+`alpha_divergence` or `apo_edu.alpha_divergence`; a loop is fine.
+""",
+    solution=_best_gaussian,
+    referee=_searched(apo_edu.alpha_divergence),
+    library=("alpha_divergence",),
+    checks=(
+        Check(
+            name="cover",
+            title="alpha = 1, 0.5: where it covers and what it costs",
+            points=2,
+            probe=_three,
+            rtol=1e-6,
+            cases=lambda generator, numbers: own_and_others(generator, numbers)[1:3],
+        ),
+        Check(
+            name="seek",
+            title="alpha = 0.1, 0: where it seeks and what it costs",
+            points=2,
+            probe=_three,
+            rtol=1e-6,
+            cases=lambda generator, numbers: own_and_others(generator, numbers)[::3],
+        ),
+    ),
+    mistakes=(
+        Mistake(
+            "arguments swapped",
+            "this minimises D_alpha(p || q): the target is the first argument.",
+            _searched(lambda log_q, log_p, alpha: apo_edu.alpha_divergence(log_p, log_q, alpha)),
+        ),
+        Mistake(
+            "alpha ignored",
+            "this minimises KL(q || p) whatever alpha is: it matches mean and variance, and covers for ever.",
+            _moments,
+        ),
+        Mistake(
+            "alpha = 0 for every alpha",
+            "this minimises KL(p || q) whatever alpha is, and always seeks.",
+            _searched(lambda log_q, log_p, alpha: apo_edu.reverse_kl(log_q, log_p)),
+        ),
+        Mistake(
+            "the largest",
+            "this is the worst candidate: look for the smallest divergence.",
+            _searched(
+                lambda log_q, log_p, alpha: -apo_edu.alpha_divergence(log_q, log_p, alpha), lambda m, s, v: (m, s, -v)
+            ),
+        ),
+        Mistake(
+            "mean and sd exchanged",
+            "mean and standard deviation are exchanged in what is returned.",
+            _searched(apo_edu.alpha_divergence, lambda m, s, v: (s, m, v)),
+        ),
+        Mistake(
+            "variance for sd",
+            "the candidates are standard deviations, but they are used as variances: square them.",
+            _searched(apo_edu.alpha_divergence, shape=lambda x, mean, sd: -0.5 * (x - mean) ** 2 / sd),
+        ),
+        Mistake(
+            "1/2 missing",
+            "the factor 1/2 in the exponent of the Gaussian is missing.",
+            _searched(apo_edu.alpha_divergence, shape=lambda x, mean, sd: -(((x - mean) / sd) ** 2)),
+        ),
+        Mistake(
+            "no square",
+            "the exponent of a Gaussian is the square of the distance; this is a Laplace distribution.",
+            _searched(apo_edu.alpha_divergence, shape=lambda x, mean, sd: -((x - mean) / sd).abs()),
+        ),
+        Mistake(
+            "one after the other",
+            "mean and standard deviation are searched one after the other: the best mean depends on the width, "
+            "so all pairs must be tried.",
+            _first_the_mean,
+        ),
+        Mistake(
+            "the variance is returned",
+            "the second number is the variance; the standard deviation is asked for.",
+            _searched(apo_edu.alpha_divergence, lambda m, s, v: (m, s * s, v)),
+        ),
+        Mistake(
+            "log sd is returned",
+            "the second number is log sd; the standard deviation is asked for.",
+            _searched(apo_edu.alpha_divergence, lambda m, s, v: (m, math.log(s), v)),
+        ),
+        Mistake(
+            "mean for sum",
+            "mean and sd are right, but the divergence is averaged over the grid instead of summed.",
+            _searched(apo_edu.alpha_divergence, lambda m, s, v: (m, s, v / 161)),
+        ),
+        Mistake(
+            "square root of D",
+            "mean and sd are right, but the third number is the square root of the divergence.",
+            _searched(apo_edu.alpha_divergence, lambda m, s, v: (m, s, math.sqrt(v))),
+        ),
+    ),
+)
+
+
+def show_fits(best_gaussian: Any, separation: float, weight_left: float, alpha: float) -> None:
+    """Draw the student's best Gaussians of their mixture at alpha = 1 and at their alpha."""
+    from ..widgets import figure
+
+    fits = {order: best_gaussian(*_candidates(separation, weight_left, order)) for order in (1.0, alpha)}
+    if None in fits.values():
+        print("Write best_gaussian first; then this cell draws what it finds.")
+        return
+    x = torch.linspace(-6, 6, 401, dtype=torch.float64)
+    with plotting.style():
+        picture, ax = plotting.figure(size=(6.4, 3.2))
+        target = mixtures.two_modes(separation, weight=weight_left).log_density(x[:, None]).exp()
+        ax.fill_between(x, target, color="#dddddd", label="target q")
+        for order, (mean, sd, value) in fits.items():
+            density = torch.distributions.Normal(mean, sd).log_prob(x).exp()
+            ax.plot(x, density, label=f"alpha = {order:g}: D = {value:.2f} nats", **plotting.alpha_line(order))
+        ax.set(xlabel="x", ylabel="density (1 / unit of x)")
+        ax.legend()
+    words = ", ".join(f"alpha = {o:g}: mean {float(f[0]):.2f}, sd {float(f[1]):.2f}" for o, f in fits.items())
+    figure(
+        picture, f"Your best Gaussians: {words}.", f"A target with modes at -{separation} and {separation}; {words}."
+    )
+
+
+two_fears = Written(
+    name="two_fears",
+    title="Covering and seeking, in your picture",
+    minutes=6,
+    difficulty=2,
+    text=r"""
+Explain your picture with the two terms that matter: what would $\mathrm{KL}(q\,\|\,p)$ have to pay if the fit sat on one
+mode, and what would $\mathrm{KL}(p\,\|\,q)$ have to pay if it covered both? Use numbers of your mixture. If nothing changed
+between the two values of $\alpha$ in your picture, say why not. Then: which line of *your* `best_gaussian` decides which of
+the two is paid?
+""",
+    rubric=(
+        (1, "KL(q || p): mass of q where p has none costs q log(q/p) without bound; with a number"),
+        (
+            1,
+            "KL(p || q): mass of p in the valley, where q is small, is what costs; near modes have no valley; with a number",
+        ),
+        (1, "names the line of their own where q and p enter, and says what exchanging them would do"),
+    ),
+    answer=r"""
+At $\alpha = 1$ the average is over $q$: a fit on the right mode has density near $e^{-50}$ at the left one, and the 35 % of
+$q$ that live there pay $0.35 \times 50$ nats. So the fit widens. Near $\alpha = 0$ the average is over $p$: a covering fit
+has about a fifth of its mass in the valley between modes 6 apart, where $q$ is smaller than $p$ by a factor $e^{5}$ and more,
+while giving up the lighter mode costs only $\log(1/0.65) = 0.43$ nats. With modes at $\pm 1.2$ there is no valley to pay for,
+and nothing jumps. In my code `alpha_divergence(log_q, log_p, alpha)` decides: with the arguments exchanged, alpha would run
+the other way.
+""",
+)
+
+# 8. A Lyapunov function that no alpha can disturb.
+
+lyapunov_statement = Written(
+    name="lyapunov_statement",
+    title="A Lyapunov function: state it",
+    minutes=8,
+    difficulty=3,
+    text=r"""
+The policy $p = \mathrm{softmax}(u)$ follows the flow $\dot u = -\nabla_u D_\alpha(q\,\|\,p)$ to a fixed target $q > 0$. State
+the function $V$ that falls along this flow for *every* $\alpha$, even for an $\alpha$ that changes on the way; write $\dot V$
+as a covariance; and say in one sentence why it is never positive.
+""",
+    rubric=(
+        (1, "V = 1/2 |u - u*|^2 with u and u* = log q both centred"),
+        (1, "dV/dt = -Cov_p(log r, (r^alpha - 1)/alpha), r = q/p"),
+        (
+            1,
+            "both are increasing in r, so their covariance is >= 0 (Chebyshev's association inequality), for every alpha at "
+            "every moment",
+        ),
+    ),
+    answer=r"""
+$V = \tfrac12|u - u^*|^2$, with $u$ and $u^* = \log q$ both centred (their mean over the arms subtracted). Along the flow
+$\dot u_j = p_j(z_j - \mathbb{E}_p z)$ with $z = (r^\alpha-1)/\alpha$, and $u^*_j - u_j = \log r_j + \text{const}$, so $\dot V
+= -\sum_j (\log r_j + c)\,p_j (z_j - \mathbb{E}_p z) = -\mathrm{Cov}_p(\log r, z)$. Both $\log r$ and $z$ increase with $r$,
+whatever $\alpha$ is, and two increasing functions of one variable have a covariance $\ge 0$: $\dot V \le 0$ at every moment,
+so under every schedule.
+""",
+)
+
+
+def _lyapunov(logits: Tensor, log_q: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
+    """V = 1/2 |u - u*|^2, u and u* = log q centred, and its rate dV/dt along du/dt = -grad D_alpha(q || softmax(u)).
+
+    logits: [n].  log_q: [n].  Returns (V, dV/dt).
+    """
+    log_p = logits.log_softmax(-1)
+    away = logits - log_q
+    away = away - away.mean()
+    log_ratio = log_q - log_p
+    z = log_ratio if alpha == 0 else torch.expm1(alpha * log_ratio) / alpha
+    p = log_p.exp()
+    covariance = (p * log_ratio * z).sum() - (p * log_ratio).sum() * (p * z).sum()
+    return 0.5 * (away**2).sum(), -covariance
+
+
+def _v(logits: Tensor, log_q: Tensor) -> Tensor:
+    away = logits - log_q
+    return 0.5 * ((away - away.mean()) ** 2).sum()
+
+
+def _rate(logits: Tensor, log_q: Tensor, alpha: float) -> Tensor:
+    away = logits - log_q
+    return -((away - away.mean()) * apo_edu.alpha_divergence_grad(log_q, logits.log_softmax(-1), alpha)).sum()
+
+
+def _both(v: Any = _v, rate: Any = _rate) -> Any:
+    return lambda logits, log_q, alpha: (v(logits, log_q), rate(logits, log_q, alpha))
+
+
+def _cov(left: Any, right: Any, weights: Any = lambda log_p: log_p.exp(), centred: bool = True) -> Any:
+    """-(weighted covariance) of two functions of (log ratio, alpha)."""
+
+    def rate(logits: Tensor, log_q: Tensor, alpha: float) -> Tensor:
+        log_p = logits.log_softmax(-1)
+        w, r = weights(log_p), log_q - log_p
+        a, b = left(r, alpha), right(r, alpha)
+        return -((w * a * b).sum() - (w * a).sum() * (w * b).sum() * centred)
+
+    return rate
+
+
+def logit_pairs(*orders: float) -> Any:
+    """Cases (logits, log_q, alpha); the logits are neither centred nor normalised."""
+
+    def cases(generator: torch.Generator, numbers: Numbers) -> list[tuple[Any, ...]]:
+        return [
+            (1.0 + 1.5 * torch.randn(4, generator=generator, dtype=torch.float64), log_probs(generator, 4), alpha)
+            for alpha in orders
+        ]
+
+    return cases
+
+
+def part(index: int) -> Any:
+    """The probe that looks at one of the two numbers returned."""
+
+    def probe(answer: Any, *case: Any) -> Any:
+        given = answer(*case)
+        if given is not None and (not isinstance(given, tuple | list | Tensor) or len(given) != 2):
+            raise NotYet("expected two numbers, (V, dV/dt).")
+        return None if given is None else given[index]
+
+    return probe
+
+
+_log_ratio, _z = (lambda r, alpha: r), apo_edu.box_cox
+lyapunov = Exercise(
+    name="lyapunov",
+    title="A Lyapunov function: check it",
+    minutes=10,
+    difficulty=2,
+    text=r"""
+Write $V$ and $\dot V$ for one group. Any logits may come, also ones that are neither centred nor normalised. Then the next cell
+follows a schedule that jumps between orders at random, and draws $V$.
+""",
+    solution=_lyapunov,
+    referee=_both(),
+    checks=(
+        Check(
+            name="value",
+            title="V",
+            points=2,
+            cases=logit_pairs(0.5, 0.5, 0.5),
+            probe=part(0),
+            rtol=1e-8,
+            hint="Two vectors of logits that differ by a constant are the same policy: V must not see that constant.",
+        ),
+        Check(
+            name="rate",
+            title="dV/dt, for alpha from -0.5 to 1.5",
+            points=2,
+            cases=logit_pairs(0.0, 0.3, 1.0, -0.5, 1.5),
+            probe=part(1),
+            rtol=1e-7,
+            hint="dV/dt is the product of u - u* and the velocity -grad D, summed.",
+        ),
+    ),
+    mistakes=(
+        Mistake(
+            "not centred",
+            "V changes when a constant is added to the logits, which is the same policy: centre u and log q.",
+            _both(lambda logits, log_q: 0.5 * ((logits - log_q) ** 2).sum()),
+        ),
+        Mistake(
+            "log p for u",
+            "log p is normalised, not centred: |log p - log q|^2 keeps a constant that centring removes.",
+            _both(lambda logits, log_q: 0.5 * ((logits.log_softmax(-1) - log_q) ** 2).sum()),
+        ),
+        Mistake("1/2 missing", "the factor 1/2 in V is missing.", _both(lambda logits, log_q: 2 * _v(logits, log_q))),
+        Mistake(
+            "mean for sum",
+            "V is averaged over the arms; it is a sum of squares.",
+            _both(lambda logits, log_q: _v(logits, log_q) / len(log_q)),
+        ),
+        Mistake(
+            "no square",
+            "V is a squared length; this is the length.",
+            _both(lambda logits, log_q: (2 * _v(logits, log_q)).sqrt()),
+        ),
+        Mistake(
+            "probabilities for logits",
+            "V compares centred logits, not probabilities.",
+            _both(lambda logits, log_q: 0.5 * ((logits.softmax(-1) - log_q.exp()) ** 2).sum()),
+        ),
+        Mistake(
+            "a divergence for V",
+            "this is KL(q || p): it does fall for some orders, not for all.",
+            _both(lambda logits, log_q: apo_edu.forward_kl(log_q, logits.log_softmax(-1))),
+        ),
+        Mistake("sign of the rate", "the rate has the wrong sign: V falls.", _both(rate=lambda *case: -_rate(*case))),
+        Mistake(
+            "rate of D for rate of V",
+            "-|grad D|^2 is how D itself falls; the rate of V has u - u* once and the velocity once.",
+            _both(rate=lambda logits, log_q, alpha: -(_grad(log_q, logits.log_softmax(-1), alpha) ** 2).sum()),
+        ),
+        Mistake(
+            "variance of z",
+            "this is -Var_p(z): one of the two factors of the covariance is log r, not z.",
+            _both(rate=_cov(_z, _z)),
+        ),
+        Mistake(
+            "variance of log r",
+            "this is -Var_p(log r), right for alpha = 0 only: one factor is the Box-Cox weight.",
+            _both(rate=_cov(_log_ratio, _log_ratio)),
+        ),
+        Mistake(
+            "plain mean",
+            "the covariance is under p; here every arm counts the same.",
+            _both(rate=_cov(_log_ratio, _z, lambda log_p: torch.full_like(log_p, 1 / len(log_p)))),
+        ),
+        Mistake(
+            "no covariance",
+            "E_p[log r z] is there, but a covariance also subtracts the product of the means.",
+            _both(rate=_cov(_log_ratio, _z, centred=False)),
+        ),
+        Mistake(
+            "r^alpha for z",
+            "the second factor is r^alpha; with -1 it is centred anyway, but the 1/alpha is missing.",
+            _both(rate=_cov(_log_ratio, lambda r, alpha: (alpha * r).exp())),
+        ),
+    ),
+)
+
+
+def show_lyapunov(lyapunov: Any, seed: int = 0) -> None:
+    """Follow the flow under a schedule that jumps at random; draw V and both KL divergences."""
+    from ..widgets import figure
+
+    generator = torch.Generator().manual_seed(seed)
+    log_q, logits = log_probs(generator, 4), 2.0 * torch.randn(4, generator=generator, dtype=torch.float64)
+    if lyapunov(logits, log_q, 0.5) is None:
+        print("Write lyapunov first; then this cell draws V under a schedule that jumps.")
+        return
+    alpha = 1.0
+    traces: dict[str, list[float]] = {"V (yours)": [], "KL(q || p)": [], "KL(p || q)": []}
+    for step in range(240):
+        alpha = (
+            (1.0, 0.0, 0.7, -0.5, 1.4)[int(torch.randint(5, (1,), generator=generator))] if step % 12 == 0 else alpha
+        )
+        log_p = logits.log_softmax(-1)
+        now = (lyapunov(logits, log_q, alpha)[0], apo_edu.forward_kl(log_q, log_p), apo_edu.reverse_kl(log_q, log_p))
+        for trace, value in zip(traces.values(), now, strict=True):
+            trace.append(float(value))
+        logits = logits - 0.1 * apo_edu.alpha_divergence_grad(log_q, log_p, alpha)
+    with plotting.style():
+        picture, ax = plotting.figure(size=(6.4, 3.0))
+        for (name, trace), style in zip(traces.items(), ("-", "--", ":"), strict=True):
+            ax.semilogy([value / trace[0] for value in trace], style, label=name)
+        ax.set(xlabel="step of the flow (0.1)", ylabel="share of the start")
+        ax.legend()
+    falls = all(b <= a for a, b in zip(traces["V (yours)"], traces["V (yours)"][1:], strict=False))
+    words = f"alpha jumps every 12 steps between -0.5 and 1.4; your V {'never rises' if falls else 'rises somewhere'}."
+    figure(picture, words, f"V and both KL divergences against steps, as shares of the start. {words}")
+
+
+def _own_flow(generator: torch.Generator) -> dict[str, Any]:
+    return {"alpha_flow": (0.0, 0.25, 0.75, 1.0)[int(torch.randint(4, (1,), generator=generator))]}
+
+
+def _rising_example(alpha_flow: float) -> tuple[list[float], list[float], float]:
+    """Search pairs (q, p) of three arms at random until a divergence from the other end rises along the flow."""
+    measured = 1.0 if alpha_flow < 0.5 else 0.0
+    generator = torch.Generator().manual_seed(0)
+    while True:
+        log_q, log_p = (2 * torch.randn(2, 3, generator=generator, dtype=torch.float64)).log_softmax(-1)
+        slopes = []
+        for alpha in (alpha_flow, measured):
+            ratio = log_q - log_p
+            z = ratio if alpha == 0 else torch.expm1(alpha * ratio) / alpha
+            slopes.append(-log_p.exp() * (z - (log_p.exp() * z).sum()))
+        cosine = -(slopes[0] @ slopes[1]) / (slopes[0].norm() * slopes[1].norm())
+        if cosine > 0.1:
+            return log_q.exp().tolist(), log_p.exp().tolist(), measured
+
+
+STEEP = 0.05  # cosine between the measured divergence's gradient and the flow from which a rise counts
+
+
+def judge_rise(answer: Any, alpha_flow: float) -> bool:
+    """Whether the example is one: distributions, and a divergence that rises along the flow; raises NotYet with the reason."""
+    try:
+        q, p, measured = answer
+        q, p = (torch.as_tensor(x, dtype=torch.float64).flatten() for x in (q, p))
+        measured = float(measured)
+    except (TypeError, ValueError):
+        raise NotYet(
+            "expected (q, p, alpha): two lists of probabilities and the order of the divergence that rises."
+        ) from None
+    if len(q) != len(p) or len(q) < 2:
+        raise NotYet("q and p need the same number of arms, two or more.")
+    if not bool((torch.isfinite(q) & torch.isfinite(p)).all()) or not math.isfinite(measured):
+        raise NotYet("q, p and alpha must be finite numbers.")
+    if bool((q < 0).any()) and float(q.exp().sum()) < 1.01 and float(q.exp().sum()) > 0.99:
+        raise NotYet("these are log-probabilities; give the probabilities themselves.")
+    if bool((q <= 0).any()) or bool((p <= 0).any()):
+        raise NotYet("every arm needs a probability above 0, in q and in p.")
+    if abs(float(q.sum()) - 1) > 1e-3 or abs(float(p.sum()) - 1) > 1e-3:
+        raise NotYet("q and p must each sum to 1.")
+    log_q, log_p = (q / q.sum()).log(), (p / p.sum()).log()
+    if bool(torch.allclose(log_q, log_p, atol=1e-6)):
+        raise NotYet("q = p: nothing moves there. Start away from the target.")
+    if measured == alpha_flow:
+        raise NotYet("this is the divergence whose gradient the flow follows: that one always falls, by -|grad D|^2.")
+    if len(q) == 2:
+        raise NotYet(
+            "with two arms all divergences fall together, since the policy can only move along one line. Take three."
+        )
+    flow, slope = -_grad(log_q, log_p, alpha_flow), _grad(log_q, log_p, measured)
+    cosine = float((flow * slope).sum() / (flow.norm() * slope.norm()))
+    if cosine > STEEP:
+        return True
+    if float((-_grad(log_p, log_q, alpha_flow) * _grad(log_p, log_q, measured)).sum()) > 0:
+        raise NotYet(
+            "it falls here, but would rise with q and p exchanged: q is the target, p is where the flow starts."
+        )
+    if cosine > 0:
+        raise NotYet(
+            f"it rises, but hardly: the cosine between its gradient and the flow must be above {STEEP}. Search on."
+        )
+    raise NotYet(
+        "this divergence falls here. Try many random pairs of three arms, p far from q, and an order from the other end."
+    )
+
+
+def _spoiled(change: Any) -> Any:
+    """A wrong example made from the right one."""
+    return lambda alpha_flow: change(*_rising_example(alpha_flow), alpha_flow)
+
+
+@functools.cache
+def _search_example(alpha_flow: float, wanted: Any) -> tuple[list[float], list[float], float]:
+    """The first random pair on which judge_rise says what is wanted."""
+    measured = 1.0 if alpha_flow < 0.5 else 0.0
+    generator = torch.Generator().manual_seed(1)
+    while True:
+        log_q, log_p = (2 * torch.randn(2, 3, generator=generator, dtype=torch.float64)).log_softmax(-1)
+        example = log_q.exp().tolist(), log_p.exp().tolist(), measured
+        try:
+            judge_rise(example, alpha_flow)
+        except NotYet as said:
+            if wanted in str(said):
+                return example
+
+
+rising = Exercise(
+    name="rising",
+    title="Find a divergence that does rise",
+    minutes=8,
+    difficulty=3,
+    text=r"""
+$V$ falls for every $\alpha$; a divergence need not. The flow follows $-\nabla D_\alpha$ with your `mine["alpha_flow"]`. Find
+a target $q$, a start $p$ (three arms or more) and an order $\alpha'$ for which $D_{\alpha'}(q\,\|\,p)$ *rises* at the start.
+Search by program; your `alpha_divergence_grad` is what you need. The angle counts: the cosine between $\nabla D_{\alpha'}$
+and the flow must be above 0.05.
+""",
+    stub="rising = None  # (q, p, order): two lists of probabilities, and the order of the divergence that rises",
+    value=True,
+    numbers=_own_flow,
+    library="all",
+    solution=_rising_example,
+    checks=(
+        Check(
+            name="rises",
+            title="the divergence rises along your flow",
+            points=3,
+            probe=judge_rise,
+            cases=lambda generator, numbers: [(numbers["alpha_flow"],)],
+        ),
+    ),
+    mistakes=(
+        Mistake(
+            "not a triple",
+            "expected (q, p, alpha): two lists of probabilities and the order of the divergence that rises.",
+            _spoiled(lambda q, p, order, flow: (q, p)),
+        ),
+        Mistake(
+            "different arms",
+            "q and p need the same number of arms, two or more.",
+            _spoiled(lambda q, p, order, flow: (q, p[:2], order)),
+        ),
+        Mistake(
+            "not finite", "q, p and alpha must be finite numbers.", _spoiled(lambda q, p, order, flow: (q, p, math.nan))
+        ),
+        Mistake(
+            "logarithms",
+            "these are log-probabilities; give the probabilities themselves.",
+            _spoiled(lambda q, p, order, flow: ([math.log(x) for x in q], [math.log(x) for x in p], order)),
+        ),
+        Mistake(
+            "a zero",
+            "every arm needs a probability above 0, in q and in p.",
+            _spoiled(lambda q, p, order, flow: ([0.5, 0.5, 0.0], p, order)),
+        ),
+        Mistake(
+            "not normalised",
+            "q and p must each sum to 1.",
+            _spoiled(lambda q, p, order, flow: ([2 * x for x in q], p, order)),
+        ),
+        Mistake(
+            "q = p",
+            "q = p: nothing moves there. Start away from the target.",
+            _spoiled(lambda q, p, order, flow: (q, q, order)),
+        ),
+        Mistake(
+            "the flow's own divergence",
+            "this is the divergence whose gradient the flow follows: that one always falls, by -|grad D|^2.",
+            _spoiled(lambda q, p, order, flow: (q, p, flow)),
+        ),
+        Mistake(
+            "two arms",
+            "with two arms all divergences fall together, since the policy can only move along one line. Take three.",
+            _spoiled(lambda q, p, order, flow: ([0.9, 0.1], [0.2, 0.8], order)),
+        ),
+        Mistake(
+            "q and p exchanged",
+            "it falls here, but would rise with q and p exchanged: q is the target, p is where the flow starts.",
+            lambda alpha_flow: _search_example(alpha_flow, "exchanged"),
+        ),
+        Mistake(
+            "hardly",
+            f"it rises, but hardly: the cosine between its gradient and the flow must be above {STEEP}. Search on.",
+            lambda alpha_flow: _search_example(alpha_flow, "hardly"),
+        ),
+        Mistake(
+            "it falls",
+            "this divergence falls here. Try many random pairs of three arms, p far from q, and an order from the other end.",
+            lambda alpha_flow: _search_example(alpha_flow, "falls here. Try"),
+        ),
+    ),
+)
+
+sources = Written(
+    name="sources",
+    title="Whom and what you asked",
+    minutes=2,
+    difficulty=1,
+    text='Name the people, pages and AI assistants that you asked, and for what. "Nobody" is an answer.',
+    rubric=((0, "says what was asked of whom, within the course's policy"),),
+    answer="I asked nobody.",
+)
+
 assignment = Assignment(
     name="a1",
     title="Divergences",
     intro=r"""
-You write the family of divergences that the whole method rests on, find out where its formula fails on a computer, and use
-it to predict what a policy does that cannot have everything.
+You write the family of divergences that the whole method rests on, find out where its formula fails on a computer, and use it
+to predict what a policy does that cannot have everything. Afterwards you can write a stable limit, derive a gradient through a
+softmax, say what covering and seeking pay for, and prove that something falls.
+
+**You need:** softmax, expectations, one page of calculus. Lessons 01, 02 and 07 cover the same ground with pictures.
 """,
-    parts=(alpha_divergence,),
+    imports="import math\n\nimport torch\nfrom torch import Tensor\n\nimport apo_edu\nfrom toys.course.a1 import show_digits, "
+    "show_fits, show_lyapunov",
+    parts=(
+        by_hand,
+        alpha_divergence,
+        digits_left,
+        Code('show_digits(alpha_divergence, **mine)\nme.reveal("digits_left")'),
+        cancellation,
+        box_cox,
+        alpha_divergence_grad,
+        covering,
+        best_gaussian,
+        Code('show_fits(best_gaussian, **mine)\nme.reveal("covering")'),
+        two_fears,
+        Text(r"""
+## A function that no $\alpha$ can disturb
+
+The next three belong together. Much of the method changes $\alpha$ while the policy learns. Does it still arrive? For a fixed
+target yes, and the proof is one line, once the right function is found. (The statement is this project's answer to a question
+that the paper leaves open.)
+"""),
+        lyapunov_statement,
+        lyapunov,
+        Code("show_lyapunov(lyapunov)"),
+        rising,
+        sources,
+    ),
 )

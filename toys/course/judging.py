@@ -59,7 +59,7 @@ def judge(exercise: Exercise, answer: Any, student: Student, *, fresh: str = "",
     }
 
     def signature(given: Any, watch: Callable[[Any], Any] = lambda given: given) -> dict[str, list[Any]]:
-        return {check.name: _run(check, watch(given), cases[check.name], exercise.seconds) for check in exercise.checks}
+        return {check.name: _run(exercise, check, watch(given), cases[check.name]) for check in exercise.checks}
 
     def agreeing(one: dict[str, list[Any]], other: dict[str, list[Any]]) -> dict[str, bool]:
         return {
@@ -68,6 +68,9 @@ def judge(exercise: Exercise, answer: Any, student: Student, *, fresh: str = "",
         }
 
     expected = signature(exercise.answer(exercise.referee or exercise.solution, numbers))
+    failures = [one.says for results in expected.values() for one in results if isinstance(one, Failure)]
+    if failures:
+        raise RuntimeError(f"the referee of {exercise.name} fails: {failures[0]} Mend the exercise, not the answer.")
     watch = _Watch(exercise.library)
     given = signature(answer, watch if guarded else lambda given: given)
     right = agreeing(given, expected)
@@ -86,15 +89,15 @@ def judge(exercise: Exercise, answer: Any, student: Student, *, fresh: str = "",
         if all(agrees.values()):
             whole = mistake
             break
-        for name in same:
-            if agrees[name]:
-                same[name].append(mistake)
+        for check in exercise.checks:
+            if check.name in same and agrees[check.name] and not check.noisy:
+                same[check.name].append(mistake)
     verdicts = []
     for check in exercise.checks:
         if right[check.name]:
             verdicts.append(Verdict(check, True))
             continue
-        general = _general(check, given[check.name], expected[check.name], cases[check.name])
+        general = _general(exercise, check, given[check.name], expected[check.name], cases[check.name])
         if whole:
             verdict = Verdict(check, False, whole.says, whole.name)
         elif general.kind != "other":
@@ -114,13 +117,15 @@ def missing(exercise: Exercise) -> list[Verdict]:
     return [Verdict(check, False, says, "not defined") for check in exercise.checks]
 
 
-def _run(check: Check, answer: Any, cases: list[tuple[Any, ...]], seconds: float) -> list[Any]:
+def _run(exercise: Exercise, check: Check, answer: Any, cases: list[tuple[Any, ...]]) -> list[Any]:
     """The probe's results, case by case; what goes wrong becomes a `Failure`, and after a timeout nothing is run."""
     results: list[Any] = []
+    seconds = exercise.seconds
+    probe = check.probe or ((lambda answer: answer) if exercise.value else (lambda answer, *case: answer(*case)))
     try:
         with time_limit(seconds):
             for case in cases:
-                results.append(_once(check, answer, case))
+                results.append(_once(probe, answer, case))
     except TimeLimit:
         slow = Failure(
             "too slow", f"took longer than {seconds:g} s. Is there a loop that never ends, or one per element?"
@@ -129,12 +134,12 @@ def _run(check: Check, answer: Any, cases: list[tuple[Any, ...]], seconds: float
     return results
 
 
-def _once(check: Check, answer: Any, case: tuple[Any, ...]) -> Any:
+def _once(probe: Callable[..., Any], answer: Any, case: tuple[Any, ...]) -> Any:
     if answer is None or answer is Ellipsis:
         return Failure("not done", "nothing here yet.")
     try:
         with _seeded():
-            return _plain(check.probe(answer, *_copies(case)))
+            return _plain(probe(answer, *_copies(case)))
     except NotYet as reason:
         return Failure("says", str(reason))
     except NotImplementedError:
@@ -212,11 +217,15 @@ def _agree(one: Any, other: Any, check: Check) -> bool:
     return type(one) is type(other) and bool(np.array_equal(one, other))
 
 
-def _general(check: Check, given: list[Any], expected: list[Any], cases: list[tuple[Any, ...]]) -> Failure:
+def _general(
+    exercise: Exercise, check: Check, given: list[Any], expected: list[Any], cases: list[tuple[Any, ...]]
+) -> Failure:
     """What can be said without knowing the mistake; kind "other" where that is only where it differs."""
     wrong = [i for i, (a, b) in enumerate(zip(given, expected, strict=True)) if not _agree(a, b, check)]
     first = wrong[0]
-    at = f" for {shown}" if (shown := _show_case(cases[first])) else ""
+    at = f" for {shown}" if (shown := _show_case(exercise, cases[first])) else ""
+    if given[first] is None:
+        return Failure("not done", "gives None: nothing here yet, or a `return` is missing.")
     if isinstance(given[first], Failure):
         failure = given[first]
         if failure.kind == "says":
@@ -265,15 +274,19 @@ def _show(value: Any) -> str:
     return repr(value)
 
 
-def _show_case(case: tuple[Any, ...]) -> str:
+def _show_case(exercise: Exercise, case: tuple[Any, ...]) -> str:
     """The arguments of a case, shortly: numbers and small tensors in full, of the rest the shape."""
+    names: list[str] = [] if exercise.value else list(inspect.signature(exercise.solution).parameters)
     words = []
-    for x in case:
+    for name, x in zip(names if len(names) == len(case) else ["?"] * len(case), case, strict=True):
         if isinstance(x, torch.Tensor):
-            words.append(_show(x.double().numpy()) if x.numel() <= 4 else f"a tensor of shape {tuple(x.shape)}")
+            shown = f"= {_show(x.double().numpy())}" if x.numel() <= 4 else f"of shape {tuple(x.shape)}"
         elif isinstance(x, bool | int | float | str):
-            words.append(f"{x:.6g}" if isinstance(x, float) else repr(x))
-    return "(" + ", ".join(words) + ")" if words else ""
+            shown = f"= {x:.6g}" if isinstance(x, float) else f"= {x!r}"
+        else:
+            continue
+        words.append(shown.removeprefix("= ") if name == "?" else f"{name} {shown}")
+    return ", ".join(words)
 
 
 class TimeLimit(BaseException):

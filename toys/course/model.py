@@ -24,11 +24,6 @@ class NotYet(AssertionError):
     """Said by a probe whose answer is wrong: the message is the diagnosis."""
 
 
-def apply(answer: Any, *case: Any) -> Any:
-    """The plain probe: call the student's function on the case."""
-    return answer(*case)
-
-
 @dataclass(frozen=True, kw_only=True)
 class Check:
     """One marked property of an answer.
@@ -39,7 +34,8 @@ class Check:
         points: full marks; a check gives all or nothing.
         cases: from a generator and the student's numbers to the arguments of the probe, one tuple a case.
         probe: `probe(answer, *case)` returns what is compared with the referee's (numbers, tensors, strings, or a tuple or
-            dict of them), or raises `NotYet(diagnosis)`, which is how a property without a referee is checked.
+            dict of them), or raises `NotYet(diagnosis)`, which is how a property without a referee is checked. Without a
+            probe a function is called on the case, and a value is compared as it is.
         rtol: largest difference, relative to the largest entry of the expected value.
         floor: difference always allowed, for expected values that are zero up to rounding.
         noisy: a wrong value is rounding noise here, so a mistake agrees with an answer if both are wrong.
@@ -50,7 +46,7 @@ class Check:
     title: str
     points: float
     cases: Cases
-    probe: Callable[..., Any] = apply
+    probe: Callable[..., Any] | None = None
     rtol: float = 1e-6
     floor: float = 0.0
     noisy: bool = False
@@ -116,6 +112,27 @@ class Exercise:
         return given(**numbers) if self.value else given
 
 
+def prediction(*, name: str, choices: Mapping[str, str], points: float = 1.0, **rest: Any) -> Exercise:
+    """A choice to commit to before a result is seen: any choice earns the points, and `me.reveal(name)` explains it later.
+
+    `solution` is a function of the numbers that returns the right choice; `choices` says of each why it is right or wrong.
+    """
+
+    def committed(answer: Any) -> bool:
+        if answer not in choices:
+            raise NotYet(f"commit to one of {', '.join(map(repr, choices))}. Right or wrong, it earns the point.")
+        return True
+
+    check = Check(
+        name="committed",
+        title="committed to a choice",
+        points=points,
+        cases=lambda generator, numbers: [()],
+        probe=committed,
+    )
+    return Exercise(name=name, choices=choices, checks=(check,), value=True, **rest)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Written:
     """A question answered in words and marked by hand: the rubric says for what, the model answer how it could read."""
@@ -157,6 +174,7 @@ class Assignment:
         title, intro: first cell; what one can do afterwards, what it needs.
         parts: in reading order.
         imports: first code cell, before `me = start(...)`.
+        seconds: time that grading one submission may take.
     """
 
     name: str
@@ -164,6 +182,7 @@ class Assignment:
     intro: str
     parts: tuple[Text | Code | Exercise | Written, ...]
     imports: str = "import torch"
+    seconds: float = 120.0
 
     def __post_init__(self) -> None:
         names = [part.name for part in self.items]

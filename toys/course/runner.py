@@ -1,0 +1,155 @@
+"""What happens to one submission inside the sandbox: run its cells, judge its answers, report each mark as it is known.
+
+Cells run in the order of the notebook, each with a time limit of its own; a cell that fails costs only what depends on it.
+A check cell is not run, whatever is written in it: at its place (or at the end, where it was deleted) the exercise is
+judged by this package's checks. So edited, renamed and deleted check cells change nothing.
+
+The student's code and the checks share a process, so a determined student could change the checks. As a tripwire, at the
+end a right and a wrong answer are judged: if the right one no longer passes or the wrong one does, `tampered` is reported,
+and the marks are held back for a look.
+"""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import nbformat
+import numpy as np
+import torch
+
+from .judging import TimeLimit, judge, missing, time_limit
+from .model import Assignment, Exercise, Student
+from .session import Session
+
+_CHECK = "check-"
+
+
+@dataclass(frozen=True)
+class Task:
+    """What the sandbox is given.
+
+    only: names of the exercises to judge, None for all.  skip: cells (by index) not to run and exercises (by name) not to
+    judge, since they ended the process before.
+    """
+
+    assignment: Assignment
+    student: Student
+    cells: list[tuple[str, str]]  # (grade_id, source) of each code cell
+    fresh: str
+    only: tuple[str, ...] | None = None
+    skip: frozenset[int | str] = frozenset()
+    cell_seconds: float = 60.0
+
+
+def code_cells(book: nbformat.NotebookNode) -> list[tuple[str, str]]:
+    """The code cells of a notebook as (grade_id, source); the id is empty where there is none."""
+    return [
+        (str(cell.metadata.get("nbgrader", {}).get("grade_id", "")), cell.source)
+        for cell in book.cells
+        if cell.cell_type == "code"
+    ]
+
+
+def run(task: Task, send: Callable[[dict[str, Any]], None]) -> None:
+    """Run the cells and judge the answers; sends {"at": ...}, {"item": ...}, {"trouble": ...} and at last {"done": True}."""
+    wanted = {
+        item.name: item
+        for item in task.assignment.exercises
+        if (task.only is None or item.name in task.only) and item.name not in task.skip
+    }
+    shell = _shell()
+    for seed in (random.seed, np.random.seed, torch.manual_seed):
+        seed(0)
+    for index, (grade_id, source) in enumerate(task.cells):
+        if grade_id.startswith(_CHECK):
+            name = grade_id.removeprefix(_CHECK)
+            if name in wanted:
+                _judge(wanted.pop(name), shell.user_ns, task, send)
+            continue
+        if index in task.skip or not source.strip():
+            continue
+        send({"at": index})
+        trouble = _run_cell(shell, source, task.cell_seconds)
+        if trouble:
+            send({"trouble": trouble, "cell": index})
+    for exercise in wanted.values():
+        _judge(exercise, shell.user_ns, task, send)
+    session = shell.user_ns.get("me")
+    if isinstance(session, Session):
+        send({"typed": session.student.id})
+    send({"tampered": _tampered(task)})
+    send({"done": True})
+
+
+def _shell() -> Any:
+    """IPython as a notebook has it, without history files and with plain output."""
+    from IPython.core.interactiveshell import InteractiveShell
+    from traitlets.config import Config
+
+    config = Config()
+    config.HistoryManager.enabled = False
+    config.InteractiveShell.colors = "nocolor"
+    config.InteractiveShell.xmode = "Minimal"
+    shell = InteractiveShell(config=config)
+    shell.user_ns["get_ipython"] = lambda: shell
+    return shell
+
+
+def _run_cell(shell: Any, source: str, seconds: float) -> str:
+    """Run one cell; returns what went wrong, in words, or nothing."""
+    try:
+        with time_limit(seconds):
+            result = shell.run_cell(source, store_history=False)
+    except TimeLimit:
+        return f"took longer than {seconds:g} s and was stopped"
+    error = result.error_before_exec or result.error_in_exec
+    if error is None:
+        return ""
+    if isinstance(error, TimeLimit):
+        return f"took longer than {seconds:g} s and was stopped"
+    first = str(error).splitlines()[0] if str(error) else ""
+    return f"raised {type(error).__name__}: {first[:300]}".rstrip(": ")
+
+
+def _judge(exercise: Exercise, names: dict[str, Any], task: Task, send: Callable[[dict[str, Any]], None]) -> None:
+    send({"at": exercise.name})
+    if exercise.name in names:
+        verdicts = judge(exercise, names[exercise.name], task.student, fresh=task.fresh)
+        verdicts = _with_owner(exercise, names, task, verdicts)
+    else:
+        verdicts = missing(exercise)
+    for verdict in verdicts:
+        item = f"{exercise.name}.{verdict.check.name}"
+        score = verdict.check.points if verdict.passed else 0.0
+        send({"item": item, "score": score, "says": verdict.says, "mistake": verdict.mistake})
+
+
+def _with_owner(exercise: Exercise, names: dict[str, Any], task: Task, verdicts: list[Any]) -> list[Any]:
+    """If the answer is right for the id typed into the notebook, which is not the student's, say so."""
+    session = names.get("me")
+    if not exercise.numbers or all(v.passed for v in verdicts) or not isinstance(session, Session):
+        return verdicts
+    other = judge(exercise, names[exercise.name], session.student, fresh=task.fresh)
+    says = (
+        f"right for the numbers of {session.student.id!r}, the id written into this notebook, but it was handed in by "
+        f"{task.student.id!r}, whose numbers are others."
+    )
+    return [
+        replace(mine, says=says, mistake="another student's numbers") if theirs.passed and not mine.passed else mine
+        for mine, theirs in zip(verdicts, other, strict=True)
+    ]
+
+
+def _tampered(task: Task) -> bool:
+    """Whether judging no longer tells right from wrong."""
+    try:
+        exercise = next(item for item in task.assignment.exercises if item.mistakes)
+        numbers = task.student.numbers(exercise)
+        right = judge(exercise, exercise.answer(exercise.solution, numbers), task.student, fresh=task.fresh)
+        mistake = exercise.mistakes[0]
+        wrong = judge(exercise, exercise.answer(mistake.answer, numbers), task.student, fresh=task.fresh, guarded=False)
+        first = next((verdict for verdict in wrong if not verdict.passed), None)
+        return not all(verdict.passed for verdict in right) or first is None or first.mistake != mistake.name
+    except Exception:
+        return True
