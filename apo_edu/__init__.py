@@ -2,10 +2,10 @@
 
 Where each equation lives: the divergence and its gradient in `divergences`, anchored logits in `anchored`, advantages and
 the Boltzmann target in `targets`, the objectives in `objectives`, the schedules of alpha in `schedules`, entropies and the
-failure signatures in `diagnostics`.
+failure signatures in `diagnostics`. Intervals and comparisons of repeated runs are in `statistics`.
 """
 
-from . import objectives, palette, schedules
+from . import objectives, palette, schedules, statistics
 from .anchored import anchored_log_policy, anchored_logits
 from .diagnostics import LIMITS, FailureMonitor, Finding, Limits, effective_sample_size, normalized_entropy
 from .divergences import alpha_divergence, alpha_divergence_grad, box_cox, forward_kl, reverse_kl, tilted_log_weights
@@ -50,5 +50,6 @@ __all__ = [
     "palette",
     "reverse_kl",
     "schedules",
+    "statistics",
     "tilted_log_weights",
 ]

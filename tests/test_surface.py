@@ -38,6 +38,7 @@ NAMES = [
     "objectives",
     "schedules",
     "palette",
+    "statistics",
 ]
 
 
