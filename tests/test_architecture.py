@@ -129,7 +129,15 @@ def test_no_file_of_full_hides_an_installed_package():
 # Told apart from the training path: what only looks at a run.
 LOOKS_ON = ("full.report", "full.doctor", "full.peers")
 # The commands, and the old places of modules that moved.
-EXEMPT = {"full.train", "full.eval", "full.compare", "full.page", "full.engines.trl_apo", "full.engines.verl_apo"}
+EXEMPT = {
+    "full.train",
+    "full.eval",
+    "full.sweep",
+    "full.compare",
+    "full.page",
+    "full.engines.trl_apo",
+    "full.engines.verl_apo",
+}
 
 
 def test_the_training_path_does_not_look_on():
