@@ -215,6 +215,14 @@ def test_solved_is_in_the_unit_of_the_reward(scale):
             {"entropy_fall": 3.0},
             {"reward_mean": lambda t: 0.3, "token_entropy": lambda t: 0.5 if t < 50 else 0.3},
         ),
+        (  # the reward rises by some ten standard errors while the entropy halves
+            {"gain": 50.0},
+            {"gain": 2.0},
+            {
+                "reward_mean": lambda t: 0.3 + 0.02 * (t >= 50) + 0.005 * (-1) ** t,
+                "token_entropy": lambda t: 0.5 if t < 50 else 0.2,
+            },
+        ),
     ],
     ids=lambda value: next(iter(value)),
 )
