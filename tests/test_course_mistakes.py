@@ -9,7 +9,8 @@ import torch
 from toys.course import ASSIGNMENTS, Student, load
 from toys.course.judging import judge
 
-ADA = Student("ada", "test")
+ADA, BOB = Student("ada", "test"), Student("bob", "test")
+CLASS = [ADA, BOB, *(Student(f"s{i}", "test") for i in range(8))]
 EXERCISES = {f"{name}.{item.name}": item for name in ASSIGNMENTS for item in load(name).exercises}
 each_exercise = pytest.mark.parametrize("exercise", EXERCISES.values(), ids=EXERCISES)
 each_mistake = pytest.mark.parametrize(
@@ -28,9 +29,10 @@ def first_wrong(verdicts):
 
 @each_mistake
 def test_each_mistake_is_named(exercise, mistake):
-    answer = exercise.answer(mistake.answer, ADA.numbers(exercise))
-    for fresh in ("", "1", "2"):
-        verdicts = judge(exercise, answer, ADA, fresh=fresh, guarded=False)
+    # Other random cases, and of those whose numbers differ, other students.
+    for student, fresh in ((ADA, ""), (ADA, "1"), (BOB, "")) if not exercise.numbers else ((s, "") for s in CLASS):
+        answer = exercise.answer(mistake.answer, student.numbers(exercise))
+        verdicts = judge(exercise, answer, student, fresh=fresh, guarded=False)
         assert not all(verdict.passed for verdict in verdicts)
         # Not only the first: a second, misleading diagnosis would be worse than none.
         assert {(v.mistake, v.says) for v in verdicts if not v.passed} == {(mistake.name, mistake.says)}
@@ -46,7 +48,7 @@ def test_enough_mistakes_with_different_words(exercise):
 
 @each_exercise
 def test_the_reference_passes_and_calls_nothing_it_may_not(exercise):
-    for student in (ADA, Student("bob", "test"), Student("carol", "2027")):
+    for student in (*CLASS, Student("carol", "2027")) if exercise.numbers else (ADA, BOB):
         answer = exercise.answer(exercise.solution, student.numbers(exercise))
         for fresh in ("", "1"):
             verdicts = judge(exercise, answer, student, fresh=fresh)

@@ -1,11 +1,13 @@
-"""`python -m toys.course generate|grade|gradescope|export`: what `make assignments` and `make grade` call."""
+"""`python -m toys.course generate|grade|collect|gradescope`: what `make assignments` and `make grade` call."""
 
 import argparse
 import sys
+import time
 from pathlib import Path
 
-from . import handout
+from . import classroom, gradescope, handout
 from .catalogue import ASSIGNMENTS, load
+from .sandbox import Limits
 
 FOLDER = Path("notebooks/assignments")
 
@@ -20,6 +22,36 @@ def main(arguments: list[str] | None = None) -> int:
     generate.add_argument("--folder", type=Path, default=FOLDER, help=f"where course.toml lies (default {FOLDER})")
     generate.set_defaults(run=_generate)
 
+    grade = commands.add_parser("grade", help="grade a folder of submissions")
+    grade.add_argument("name", choices=ASSIGNMENTS, help="which assignment")
+    grade.add_argument("submissions", type=Path, help="a folder with a folder or a notebook for each student")
+    grade.add_argument("--out", type=Path, help="folder to write to (default out/grades/NAME)")
+    grade.add_argument("--roster", type=Path, help="CSV with the columns id, email, name, folder")
+    grade.add_argument("--only", nargs="+", metavar="EXERCISE", help="regrade these exercises, keep the other marks")
+    grade.add_argument("--seed", default="", help="of the random cases; the same seed gives the same marks")
+    grade.add_argument("--seconds", type=float, help="time for one submission (default: the assignment's)")
+    grade.add_argument("--memory-gb", type=float, default=Limits.memory_gb, help="memory beyond Python and torch")
+    grade.add_argument("--workers", type=int, default=2, help="submissions graded at once (default 2)")
+    grade.add_argument("--folder", type=Path, default=FOLDER, help=f"where course.toml lies (default {FOLDER})")
+    grade.set_defaults(run=_grade)
+
+    collect = commands.add_parser("collect", help="write marks and pages again, with the points in by_hand.csv")
+    collect.add_argument("out", type=Path, help="the folder that `grade` wrote")
+    collect.add_argument("--columns", choices=classroom.COLUMNS, help="also write marks under these column names")
+    collect.set_defaults(run=_collect)
+
+    pack = commands.add_parser("gradescope", help="write the zip of a Gradescope autograder")
+    pack.add_argument("name", choices=ASSIGNMENTS, help="which assignment")
+    pack.add_argument("--out", type=Path, help="the zip (default out/gradescope-NAME.zip)")
+    pack.add_argument("--folder", type=Path, default=FOLDER, help=f"where course.toml lies (default {FOLDER})")
+    pack.set_defaults(run=_gradescope)
+
+    inside = commands.add_parser("run-gradescope", help="what the autograder calls")
+    inside.add_argument("name", choices=ASSIGNMENTS, help="which assignment")
+    inside.add_argument("--variant", required=True, help="the course's variant")
+    inside.add_argument("--autograder", type=Path, default=Path("/autograder"), help="Gradescope's folder")
+    inside.set_defaults(run=_run_gradescope)
+
     options = parser.parse_args(arguments)
     try:
         return int(options.run(options))
@@ -32,6 +64,56 @@ def _generate(options: argparse.Namespace) -> int:
     for name in options.names or ASSIGNMENTS:
         for path in handout.write(load(name), options.folder):
             print(path)
+    return 0
+
+
+def _grade(options: argparse.Namespace) -> int:
+    assignment = load(options.name)
+    out = options.out or Path("out/grades") / options.name
+    started = time.monotonic()
+    results = classroom.grade_folder(
+        assignment,
+        options.submissions,
+        out,
+        course=options.folder,
+        roster=options.roster,
+        only=tuple(options.only) if options.only else None,
+        variant=handout.settings(options.folder)["variant"],
+        seed=options.seed,
+        limits=Limits(seconds=options.seconds or assignment.seconds, memory_gb=options.memory_gb),
+        workers=options.workers,
+    )
+    given = next((result.isolation for result in results if result.isolation), {})
+    for word, there in (("Confined", True), ("NOT confined on this system", False)):
+        names = [name for name, is_there in given.items() if is_there is there]
+        if names:
+            print(f"{word}: {', '.join(names)}.")
+    print(f"{len(results)} submissions in {time.monotonic() - started:.0f} s: {out}/summary.html, marks.csv, feedback/")
+    waiting = sum(item.score is None for result in results for item in result.items)
+    if waiting:
+        print(
+            f"{waiting} written answers: fill in points in {out}/by_hand.csv, then python -m toys.course collect {out}"
+        )
+    return 0
+
+
+def _collect(options: argparse.Namespace) -> int:
+    results = classroom.collect(options.out)
+    print(f"{len(results)} students: {options.out}/marks.csv, feedback/, summary.html")
+    if options.columns:
+        print(classroom.write_marks_for(options.out, options.columns))
+    return 0
+
+
+def _gradescope(options: argparse.Namespace) -> int:
+    variant = handout.settings(options.folder)["variant"]
+    path = options.out or Path("out") / f"gradescope-{options.name}.zip"
+    print(gradescope.write_zip(load(options.name), variant, path))
+    return 0
+
+
+def _run_gradescope(options: argparse.Namespace) -> int:
+    gradescope.run(load(options.name), options.autograder, variant=options.variant, workers=1)
     return 0
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 import apo_edu
 
 from .. import mixtures, plotting
+from ..widgets import figure
 from .model import Assignment, Check, Code, Exercise, Mistake, NotYet, Numbers, Text, Written, prediction
 
 ORDERS = (0.2, 0.5, 0.8, -0.5, 1.6)
@@ -995,8 +996,6 @@ given on a grid. A density becomes probabilities on the grid when it is normalis
 
 def show_fits(best_gaussian: Any, separation: float, weight_left: float, alpha: float) -> None:
     """Draw the student's best Gaussians of their mixture at alpha = 1 and at their alpha."""
-    from ..widgets import figure
-
     fits = {order: best_gaussian(*_candidates(separation, weight_left, order)) for order in (1.0, alpha)}
     if None in fits.values():
         print("Write best_gaussian first; then this cell draws what it finds.")
@@ -1243,8 +1242,6 @@ follows a schedule that jumps between orders at random, and draws $V$.
 
 def show_lyapunov(lyapunov: Any, seed: int = 0) -> None:
     """Follow the flow under a schedule that jumps at random; draw V and both KL divergences."""
-    from ..widgets import figure
-
     generator = torch.Generator().manual_seed(seed)
     log_q, logits = log_probs(generator, 4), 2.0 * torch.randn(4, generator=generator, dtype=torch.float64)
     if lyapunov(logits, log_q, 0.5) is None:
@@ -1341,24 +1338,25 @@ def judge_rise(answer: Any, alpha_flow: float) -> bool:
     )
 
 
+_example = functools.cache(_rising_example)
+
+
 def _spoiled(change: Any) -> Any:
     """A wrong example made from the right one."""
-    return lambda alpha_flow: change(*_rising_example(alpha_flow), alpha_flow)
+    return lambda alpha_flow: change(*_example(alpha_flow), alpha_flow)
 
 
-@functools.cache
-def _search_example(alpha_flow: float, wanted: Any) -> tuple[list[float], list[float], float]:
-    """The first random pair on which judge_rise says what is wanted."""
-    measured = 1.0 if alpha_flow < 0.5 else 0.0
-    generator = torch.Generator().manual_seed(1)
+def _nearer(q: list[float], p: list[float], order: float, flow: float) -> tuple[list[float], list[float], float]:
+    """The right example with p moved towards q until it hardly rises: next to q every divergence falls."""
+    log_q, log_p = torch.tensor(q, dtype=torch.float64).log(), torch.tensor(p, dtype=torch.float64).log()
+    low, high = 0.0, 1.0
     while True:
-        log_q, log_p = (2 * torch.randn(2, 3, generator=generator, dtype=torch.float64)).log_softmax(-1)
-        example = log_q.exp().tolist(), log_p.exp().tolist(), measured
-        try:
-            judge_rise(example, alpha_flow)
-        except NotYet as said:
-            if wanted in str(said):
-                return example
+        middle = (low + high) / 2
+        log_m = ((1 - middle) * log_p + middle * log_q).log_softmax(-1)
+        cosine = -float(torch.cosine_similarity(_grad(log_q, log_m, flow), _grad(log_q, log_m, order), dim=0))
+        if 0.2 * STEEP < cosine < 0.8 * STEEP:
+            return q, log_m.exp().tolist(), order
+        low, high = (middle, high) if cosine > 0.5 * STEEP else (low, middle)
 
 
 rising = Exercise(
@@ -1433,17 +1431,17 @@ and the flow must be above 0.05.
         Mistake(
             "q and p exchanged",
             "it falls here, but would rise with q and p exchanged: q is the target, p is where the flow starts.",
-            lambda alpha_flow: _search_example(alpha_flow, "exchanged"),
+            _spoiled(lambda q, p, order, flow: (p, q, order)),
         ),
         Mistake(
             "hardly",
             f"it rises, but hardly: the cosine between its gradient and the flow must be above {STEEP}. Search on.",
-            lambda alpha_flow: _search_example(alpha_flow, "hardly"),
+            _spoiled(_nearer),
         ),
         Mistake(
             "it falls",
             "this divergence falls here. Try many random pairs of three arms, p far from q, and an order from the other end.",
-            lambda alpha_flow: _search_example(alpha_flow, "falls here. Try"),
+            _spoiled(lambda q, p, order, flow: (q, [(a + 9 * b) / 10 for a, b in zip(p, q, strict=True)], order)),
         ),
     ),
 )

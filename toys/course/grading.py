@@ -28,6 +28,8 @@ class Submission:
     path: Path | None
     email: str = ""
     name: str = ""
+    also: tuple[str, ...] = ()  # other ids under which the student may have worked, e.g. the name in the roster
+    note: str = ""
 
 
 @dataclass
@@ -157,7 +159,8 @@ def grade_all(
             continue
         student = Student(submission.student, variant)
         cells = runner.code_cells(draft.book)
-        task = runner.Task(assignment, student, cells, f"grade/{seed}", only, cell_seconds=cell_seconds)
+        also = tuple(normal_id(other) for other in (submission.email, submission.name, *submission.also) if other)
+        task = runner.Task(assignment, student, cells, f"grade/{seed}", only, also=also, cell_seconds=cell_seconds)
         queue.append((index, task))
     attempts = 0
     while queue:
@@ -189,7 +192,7 @@ class _Draft:
 
     def __init__(self, assignment: Assignment, submission: Submission, only: tuple[str, ...] | None):
         self.assignment, self.submission = assignment, submission
-        self.notes: list[str] = []
+        self.notes: list[str] = [submission.note] if submission.note else []
         self.troubles: dict[int, str] = {}
         self.marks: dict[str, dict[str, Any]] = {}
         self.isolation: dict[str, bool] = {}
@@ -214,6 +217,7 @@ class _Draft:
 
     def take(self, ending: Ending) -> None:
         """Note what a run said and what it was at when it ended."""
+        self.notes = self.notes[: bool(self.submission.note)]  # of this run, not of the one before
         self.seconds += ending.seconds
         self.at = None
         for message in ending.messages:
@@ -247,16 +251,12 @@ class _Draft:
         elif "isolation" in message:
             self.isolation = message["isolation"]
         elif "typed" in message:
-            self._compare_id(message["typed"])
+            self.notes.append(
+                f"The id in the notebook is {message['typed']!r}, the submission is {self.submission.student!r}'s; the "
+                f"numbers of {self.submission.student!r} were used."
+            )
         elif message.get("tampered"):
             self.notes.append(HELD_BACK)
-
-    def _compare_id(self, typed: str) -> None:
-        if normal_id(typed) != normal_id(self.submission.student):
-            self.notes.append(
-                f"The id in the notebook is {typed!r}, the submission is {self.submission.student!r}'s; the numbers of "
-                f"{self.submission.student!r} were used."
-            )
 
     def close(self, ending: Ending) -> None:
         """Note how the last run ended."""
@@ -282,7 +282,8 @@ class _Draft:
         title = f"{exercise.title}: {check.title}"
         mark = self.marks.get(name)
         if mark is None:
-            return Item(name, title, check.points, 0.0, self.notes[-1] if self.notes else "not judged", "not judged")
+            why = self.notes[-1] if self.notes else "Not judged."
+            return Item(name, title, check.points, 0.0, why, "not judged")
         if held:
             return Item(name, title, check.points, 0.0, HELD_BACK, "held back")
         output = "" if mark["score"] else f"Not yet: {mark['says']}"

@@ -8,7 +8,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -58,8 +58,8 @@ def judge(exercise: Exercise, answer: Any, student: Student, *, fresh: str = "",
         for check in exercise.checks
     }
 
-    def signature(given: Any, watch: Callable[[Any], Any] = lambda given: given) -> dict[str, list[Any]]:
-        return {check.name: _run(exercise, check, watch(given), cases[check.name]) for check in exercise.checks}
+    def signature(given: Any, seconds: float | None = None) -> dict[str, list[Any]]:
+        return {check.name: _run(exercise, check, given, cases[check.name], seconds) for check in exercise.checks}
 
     def agreeing(one: dict[str, list[Any]], other: dict[str, list[Any]]) -> dict[str, bool]:
         return {
@@ -72,7 +72,7 @@ def judge(exercise: Exercise, answer: Any, student: Student, *, fresh: str = "",
     if failures:
         raise RuntimeError(f"the referee of {exercise.name} fails: {failures[0]} Mend the exercise, not the answer.")
     watch = _Watch(exercise.library)
-    given = signature(answer, watch if guarded else lambda given: given)
+    given = signature(watch(answer) if guarded else answer, exercise.seconds)
     right = agreeing(given, expected)
     if watch.called:
         says = f"this calls {watch.called[0]}: writing it yourself is the point here. The library's function is the referee."
@@ -117,13 +117,14 @@ def missing(exercise: Exercise) -> list[Verdict]:
     return [Verdict(check, False, says, "not defined") for check in exercise.checks]
 
 
-def _run(exercise: Exercise, check: Check, answer: Any, cases: list[tuple[Any, ...]]) -> list[Any]:
+def _run(
+    exercise: Exercise, check: Check, answer: Any, cases: list[tuple[Any, ...]], seconds: float | None
+) -> list[Any]:
     """The probe's results, case by case; what goes wrong becomes a `Failure`, and after a timeout nothing is run."""
     results: list[Any] = []
-    seconds = exercise.seconds
     probe = check.probe or ((lambda answer: answer) if exercise.value else (lambda answer, *case: answer(*case)))
     try:
-        with time_limit(seconds):
+        with time_limit(seconds) if seconds else nullcontext():
             for case in cases:
                 results.append(_once(probe, answer, case))
     except TimeLimit:
@@ -293,28 +294,38 @@ class TimeLimit(BaseException):
     """Raised inside code that took too long; not an Exception, so that `except Exception` does not hold it up."""
 
 
+PATIENCE = 10.0  # wall-clock time allowed for each second of processor time: other programs may be busy
+
+
 @contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
-    """Raise `TimeLimit` in the block after `seconds`; without effect off the main thread and on Windows.
+    """Raise `TimeLimit` in the block after `seconds` of processor time, or `PATIENCE` times that on the clock.
 
-    Limits may be nested: the outer one goes on where it was.
+    Without effect off the main thread and on Windows. Limits may be nested: the outer ones go on where they were.
     """
     if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
         yield
         return
+    with ExitStack() as stack:
+        stack.enter_context(_timer(signal.ITIMER_REAL, signal.SIGALRM, PATIENCE * seconds))
+        stack.enter_context(_timer(signal.ITIMER_PROF, signal.SIGPROF, seconds))
+        yield
 
+
+@contextmanager
+def _timer(which: int, number: int, seconds: float) -> Iterator[None]:
     def stop(signum: int, frame: FrameType | None) -> None:
         raise TimeLimit
 
-    handler = signal.signal(signal.SIGALRM, stop)
-    outer, _ = signal.setitimer(signal.ITIMER_REAL, seconds)
+    handler = signal.signal(number, stop)
+    outer, _ = signal.setitimer(which, seconds)
     try:
         yield
     finally:
-        left, _ = signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, handler)
+        left, _ = signal.setitimer(which, 0)
+        signal.signal(number, handler)
         if outer:
-            signal.setitimer(signal.ITIMER_REAL, max(outer - (seconds - left), 1e-3))
+            signal.setitimer(which, max(outer - (seconds - left), 1e-3))
 
 
 class _Watch:

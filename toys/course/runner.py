@@ -17,9 +17,11 @@ from typing import Any
 import nbformat
 import numpy as np
 import torch
+from IPython.core.interactiveshell import InteractiveShell
+from traitlets.config import Config
 
-from .judging import TimeLimit, judge, missing, time_limit
-from .model import Assignment, Exercise, Student
+from .judging import TimeLimit, Verdict, judge, missing, time_limit
+from .model import Assignment, Exercise, Student, normal_id
 from .session import Session
 
 _CHECK = "check-"
@@ -29,8 +31,9 @@ _CHECK = "check-"
 class Task:
     """What the sandbox is given.
 
-    only: names of the exercises to judge, None for all.  skip: cells (by index) not to run and exercises (by name) not to
-    judge, since they ended the process before.
+    also: other ids that are the student's; an empty student id accepts whatever is typed.
+    only: names of the exercises to judge, None for all.
+    skip: cells (by index) not to run and exercises (by name) not to judge, since they ended the process before.
     """
 
     assignment: Assignment
@@ -38,6 +41,7 @@ class Task:
     cells: list[tuple[str, str]]  # (grade_id, source) of each code cell
     fresh: str
     only: tuple[str, ...] | None = None
+    also: tuple[str, ...] = ()
     skip: frozenset[int | str] = frozenset()
     cell_seconds: float = 60.0
 
@@ -75,18 +79,15 @@ def run(task: Task, send: Callable[[dict[str, Any]], None]) -> None:
             send({"trouble": trouble, "cell": index})
     for exercise in wanted.values():
         _judge(exercise, shell.user_ns, task, send)
-    session = shell.user_ns.get("me")
-    if isinstance(session, Session):
-        send({"typed": session.student.id})
+    typed = _typed(shell.user_ns)
+    if typed and typed != _owner(shell.user_ns, task):
+        send({"typed": typed.id})
     send({"tampered": _tampered(task)})
     send({"done": True})
 
 
 def _shell() -> Any:
     """IPython as a notebook has it, without history files and with plain output."""
-    from IPython.core.interactiveshell import InteractiveShell
-    from traitlets.config import Config
-
     config = Config()
     config.HistoryManager.enabled = False
     config.InteractiveShell.colors = "nocolor"
@@ -115,7 +116,7 @@ def _run_cell(shell: Any, source: str, seconds: float) -> str:
 def _judge(exercise: Exercise, names: dict[str, Any], task: Task, send: Callable[[dict[str, Any]], None]) -> None:
     send({"at": exercise.name})
     if exercise.name in names:
-        verdicts = judge(exercise, names[exercise.name], task.student, fresh=task.fresh)
+        verdicts = judge(exercise, names[exercise.name], _owner(names, task), fresh=task.fresh)
         verdicts = _with_owner(exercise, names, task, verdicts)
     else:
         verdicts = missing(exercise)
@@ -125,19 +126,34 @@ def _judge(exercise: Exercise, names: dict[str, Any], task: Task, send: Callable
         send({"item": item, "score": score, "says": verdict.says, "mistake": verdict.mistake})
 
 
-def _with_owner(exercise: Exercise, names: dict[str, Any], task: Task, verdicts: list[Any]) -> list[Any]:
-    """If the answer is right for the id typed into the notebook, which is not the student's, say so."""
+def _typed(names: dict[str, Any]) -> Student | None:
+    """Whom the notebook says it is by."""
     session = names.get("me")
-    if not exercise.numbers or all(v.passed for v in verdicts) or not isinstance(session, Session):
+    return session.student if isinstance(session, Session) else None
+
+
+def _owner(names: dict[str, Any], task: Task) -> Student:
+    """Whose numbers count: the student's, under the spelling of the id that the notebook has, if it is one of theirs."""
+    typed = _typed(names)
+    theirs = (normal_id(task.student.id), *task.also)
+    if typed and (not task.student.id or normal_id(typed.id) in theirs):
+        return Student(typed.id, task.student.variant)
+    return task.student
+
+
+def _with_owner(exercise: Exercise, names: dict[str, Any], task: Task, verdicts: list[Verdict]) -> list[Verdict]:
+    """If the answer is right for the id typed into the notebook, which is not the student's, say so."""
+    typed = _typed(names)
+    if not exercise.numbers or typed is None or all(verdict.passed for verdict in verdicts):
         return verdicts
-    other = judge(exercise, names[exercise.name], session.student, fresh=task.fresh)
+    others = judge(exercise, names[exercise.name], typed, fresh=task.fresh)
     says = (
-        f"right for the numbers of {session.student.id!r}, the id written into this notebook, but it was handed in by "
+        f"right for the numbers of {typed.id!r}, the id written into this notebook, but it was handed in by "
         f"{task.student.id!r}, whose numbers are others."
     )
     return [
-        replace(mine, says=says, mistake="another student's numbers") if theirs.passed and not mine.passed else mine
-        for mine, theirs in zip(verdicts, other, strict=True)
+        replace(mine, says=says, mistake="another student's numbers") if other.passed and not mine.passed else mine
+        for mine, other in zip(verdicts, others, strict=True)
     ]
 
 
