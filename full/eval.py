@@ -28,7 +28,7 @@ from datasets import Dataset, concatenate_datasets
 from full.config import TrainConfig, parse_config
 from full.data.sources import load_problems
 from full.data.splits import require_held_out
-from full.engines import make_engine
+from full.engines import ENGINES, make_engine
 from full.engines.hf import Sampler
 from full.errors import RewardError, UserError
 from full.evaluation import ProblemResult, majority_at_k, problem_results, summarize_results
@@ -125,9 +125,9 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--seed", help="Of sampling. Default: the run's, else 0.")
     add(
         "--engine",
-        choices=("hf", "vllm"),
-        default="hf",
-        help="What samples: transformers' generate, or vLLM (an extra).",
+        choices=tuple(ENGINES),
+        default=TrainConfig.engine,
+        help=f"What samples. {'; '.join(f'{name}: {record.help}' for name, record in ENGINES.items())}",
     )
     add(
         "--out",
@@ -150,6 +150,8 @@ def resolve(args: argparse.Namespace) -> tuple[TrainConfig, Path | None]:
     run = Path(args.model) if (Path(args.model) / "config.yaml").is_file() else None
     # What belongs to training only must not be set up again.
     words = ["--lora_rank", "0", "--merge_lora", "false", "--tracker", "none", "--engine", args.engine]
+    words += ["--objective", TrainConfig.objective, "--objective_options", "--off_policy", "none"]
+    words += ["--schedule", TrainConfig.schedule, "--schedule_options"]
     model = args.model
     if run:
         words += ["--config", str(run / "config.yaml")]

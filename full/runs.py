@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from full.config import TrainConfig
+from full.config import TrainConfig, require_format
 from full.errors import UserError
 
 LIBRARIES = ("torch", "transformers", "accelerate", "datasets", "math-verify")
@@ -111,6 +111,7 @@ def read_run(path: Path) -> RunRecord:
         ) from None
     recorded = recorded if isinstance(recorded, dict) else {}
     provenance = recorded.pop("provenance", {})
+    require_format(recorded.pop("format", None), path / "config.yaml", resume=False)
     summary = path / "summary.json"
     return RunRecord(
         path=path,

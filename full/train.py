@@ -15,13 +15,16 @@ from dataclasses import asdict
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this checkout, whatever else is installed
+from full.config import parse_config
+
+if __name__ == "__main__" and "--help" in sys.argv:
+    parse_config()  # prints it and leaves, before anything slow is loaded
 # Threads that wait without spinning, before torch starts them: beside another busy process it is five times faster.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-if __name__ == "__main__" and os.environ.get("RANK", "0") == "0" and "--help" not in sys.argv:
+if __name__ == "__main__" and os.environ.get("RANK", "0") == "0":
     print("starting: loading torch and transformers, about ten seconds", flush=True)
 
 from apo_edu import FailureMonitor
-from full.config import parse_config
 from full.data.order import ProblemOrder
 from full.errors import CheckpointError, NotFiniteError, RewardError, Stopped, UserError
 from full.models.loading import save_policy

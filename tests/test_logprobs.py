@@ -96,6 +96,7 @@ def test_the_end_of_sequence_carries_gradient_even_where_pad_is_eos():
         rewards=torch.zeros(4),
         valid=torch.ones(4).bool(),
         truncated=torch.zeros(4).bool(),
+        answers=torch.zeros(4),
         old_logps=torch.zeros(4, 4),
         entropies=torch.zeros(4, 4),
         engine_logps=torch.zeros(4, 4),

@@ -8,6 +8,7 @@ import resource
 import signal
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -219,6 +220,17 @@ def test_a_full_disk_leaves_the_last_checkpoint(model, reference, tmp_path):
     assert [path.name for path in checkpoints(run / "checkpoints")] == ["step-2", "step-3"]
     finish(run)
     same(run, reference)
+
+
+@pytest.mark.parametrize(
+    ("version", "message"), [(9, "format 9; this version reads format 1"), (None, "has no format")]
+)
+def test_a_checkpoint_of_another_format_is_refused(tmp_path, version, message):
+    (tmp_path / "step-1").mkdir()
+    manifest = {"processes": 1, "files": {}} | ({} if version is None else {"format": version})
+    (tmp_path / "step-1" / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match=message):
+        load_checkpoint(tmp_path, SimpleNamespace(num_processes=1))
 
 
 def test_resume_with_another_number_of_processes_is_refused(model, tmp_path):

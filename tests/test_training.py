@@ -20,6 +20,7 @@ from full import train
 from full.engines.hf import Sampler
 from full.errors import UserError
 from full.logprobs.packing import PackedRows
+from full.rewards.numbering import NO_ANSWER, answer_number
 from full.rewards.rewards import accuracy
 from full.trainer import rollout, state, update
 from full.trainer.rollout import Rollout
@@ -184,6 +185,7 @@ def test_a_batch_without_any_signal_makes_a_step_with_gradient_zero(model, tmp_p
 def test_truncated_importance_weights_by_hand(model, tmp_path, monkeypatch):
     rollout = Rollout(
         prompts=[[1]], completions=[[2, 3]], rewards=torch.zeros(1), valid=torch.ones(1), truncated=torch.zeros(1),
+        answers=torch.zeros(1),
         old_logps=torch.tensor([[-1.0, -2.0, 0.0]]), engine_logps=torch.tensor([[-1.5, -1.0, 0.0]]),
         entropies=torch.zeros(1, 3), seconds=0.0,
     )  # fmt: skip
@@ -212,6 +214,38 @@ def test_importance_weights_multiply_the_coefficients(model, tmp_path, monkeypat
     assert shifted["mismatch_mean"] == pytest.approx(math.log(2.0), rel=1e-4)
     assert shifted["importance_mean"] == pytest.approx(0.5, rel=1e-4)
     assert plain["importance_mean"] == pytest.approx(1.0, rel=1e-4)
+
+
+def test_confidence_from_answers_counts_the_distinct_answers_of_a_group(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(rollout, "answer_number", lambda text: len(text) % 3)
+    train.main(small_run(model, tmp_path / "run", steps=4, confidence_from="answers", log_completions=32))
+    samples = [json.loads(line) for line in (tmp_path / "run" / "completions.jsonl").read_text().splitlines()]
+    groups = [[len(sample["completion"]) % 3 for sample in samples[i : i + 4]] for i in range(0, 32, 4)]
+    entropies = [-sum(f * math.log(f) for f in (g.count(a) / 4 for a in set(g))) / math.log(4) for g in groups]
+    # Two mini-batches of four prompts, each used twice.
+    halves = [1 - sum(entropies[:4]) / 4, 1 - sum(entropies[4:]) / 4]
+    logged = [row["confidence"] for row in metrics_without_times(tmp_path / "run")]
+    assert logged == pytest.approx(halves * 2, abs=1e-12) and len(set(halves)) == 2
+
+
+def test_answers_are_numbered_by_what_is_boxed():
+    same = [r"\boxed{\frac{1}{2}}", r"so \boxed{ \dfrac{1}{2} }", r"\boxed{3} no, \boxed{$\frac12$}"]
+    first, second, other = map(answer_number, same)
+    assert first == second != other
+    assert answer_number(r"\boxed{1,000}") == answer_number(r"\boxed{1000}") != answer_number(r"\boxed{1,00}")
+    assert answer_number("12") == answer_number("") == NO_ANSWER
+    assert 0 <= first < 2**63
+
+
+@pytest.mark.parametrize("off_policy", ["ratio", "clip"])
+def test_off_policy_changes_only_updates_after_the_first_of_a_batch(model, tmp_path, off_policy):
+    train.main(
+        small_run(model, tmp_path / "run", weights="float64", steps=3, lr_schedule="constant", off_policy=off_policy)
+    )
+    train.main(small_run(model, tmp_path / "plain", weights="float64", steps=3, lr_schedule="constant"))
+    corrected, plain = (metrics_without_times(tmp_path / name) for name in ("run", "plain"))
+    assert corrected[0] == plain[0]
+    assert corrected[1]["grad_norm"] != plain[1]["grad_norm"] and corrected[1]["loss"] == plain[1]["loss"]
 
 
 def test_gradient_checkpointing_does_recompute(model, tmp_path, monkeypatch):

@@ -27,10 +27,11 @@ from apo_edu.schedules import Signals
 from full.data.order import ProblemOrder
 from full.logprobs.packing import micro_batches
 from full.rewards.answers import last_boxed
+from full.rewards.numbering import answer_number
 from full.trainer.rollout import Rollout, score_now
 from full.trainer.sharding import clip, whole_weights
 from full.trainer.state import Trainer
-from full.trainer.update import gather_groups, push_coefficients
+from full.trainer.update import gather_groups, gather_rows, push_coefficients
 
 # Seconds that the parts may take, so that all of it stays under a minute once the model is loaded.
 PROBE, WHOLE_BATCH, SAMPLING, SCORING, UPDATE = 3.0, 6.0, 22.0, 4.0, 12.0
@@ -131,6 +132,7 @@ def draw(trainer: Trainer, speed: Speed, *, rows_that_fit: float) -> Drawn:
         rewards=torch.tensor(rewards, dtype=torch.float64),
         valid=~truncated if config.truncated == "mask" else torch.ones_like(truncated),
         truncated=truncated,
+        answers=torch.tensor([answer_number(text) for text in texts]),
         old_logps=logps,
         entropies=torch.zeros_like(logps) if samples.entropies is None else samples.entropies.to(logps),
         engine_logps=logps,
@@ -269,9 +271,10 @@ def first_update(
         **config.distribution_options,
         confidence_from=config.confidence_from,
         token_entropy=token_entropy / math.log(trainer.model.config.vocab_size),
+        answers=gather_rows(rollout.answers, accelerator, config),
     )
     alpha = copy.deepcopy(trainer.schedule).update(signals)  # a copy, since reading it moves it
-    coef, loss, stats = coefficients(trainer.objective, batch, alpha=alpha)
+    coef, loss, stats = coefficients(trainer.objective, batch, alpha=alpha, **config.off_policy_options)
     made_up = not bool(coef.any())
     if made_up:
         rewards = torch.zeros_like(batch.rewards)

@@ -1,13 +1,15 @@
 """What samples completions: one record per engine. Adding one is a module with its class, and a record here."""
 
-import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from full.engines.base import Engine
 from full.errors import UserError
+from full.options import suggestion
+
+if TYPE_CHECKING:  # the records are read for --help, which must not load torch
+    from full.engines.base import Engine
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +32,7 @@ class EngineRecord:
         """Raise a UserError unless the engine can run here."""
         self._function("require")()
 
-    def make(self, *args: Any) -> Engine:
+    def make(self, *args: Any) -> "Engine":
         """The engine, see `full.engines.hf.make`."""
         return self._function("make")(*args)
 
@@ -64,13 +66,11 @@ def find_engine(name: str) -> EngineRecord:
         UserError: an unknown name; says which there are.
     """
     if name not in ENGINES:
-        near = difflib.get_close_matches(name, ENGINES, n=1)
-        hint = f" Did you mean {near[0]}?" if near else ""
-        raise UserError(f"engine is {name!r}; expected one of {', '.join(ENGINES)}.{hint}")
+        raise UserError(f"engine is {name!r}; expected one of {', '.join(ENGINES)}.{suggestion(name, ENGINES)}")
     return ENGINES[name]
 
 
-def make_engine(config: Any, model: Any, tokenizer: Any, model_name: str, accelerator: Any) -> Engine:
+def make_engine(config: Any, model: Any, tokenizer: Any, model_name: str, accelerator: Any) -> "Engine":
     """The engine that config.engine names.
 
     Args:

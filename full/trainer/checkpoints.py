@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
+from full.config import FORMAT, require_format
 from full.errors import CheckpointError, UserError
 from full.trainer.rollout import Rollout
 
@@ -62,7 +63,8 @@ def save_checkpoint(folder: Path, accelerator: Accelerator, progress: Progress, 
         if accelerator.is_main_process:
             files = sorted(path for path in aside.rglob("*") if path.is_file())
             manifest = {str(path.relative_to(aside)): _hash(path) for path in files}
-            (aside / MANIFEST).write_text(json.dumps({"processes": accelerator.num_processes, "files": manifest}))
+            about = {"format": FORMAT, "processes": accelerator.num_processes, "files": manifest}
+            (aside / MANIFEST).write_text(json.dumps(about))
             for path in [*files, aside / MANIFEST, aside]:
                 _sync(path)
             if final.exists():
@@ -90,7 +92,7 @@ def load_checkpoint(folder: Path, accelerator: Accelerator) -> tuple[Progress, l
         at step 0: a run that was killed before its first one starts again from its seed.
 
     Raises:
-        UserError: the checkpoint was written by another number of processes.
+        UserError: the checkpoint is of another format or was written by another number of processes.
     """
     messages = []
     for path in reversed(checkpoints(folder)):
@@ -98,7 +100,9 @@ def load_checkpoint(folder: Path, accelerator: Accelerator) -> tuple[Progress, l
         if damage:
             messages.append(f"checkpoint {path} is damaged ({damage}); falling back to the one before it")
             continue
-        processes = json.loads((path / MANIFEST).read_text())["processes"]
+        manifest = json.loads((path / MANIFEST).read_text())
+        require_format(manifest.get("format"), path / MANIFEST, resume=True)
+        processes = manifest["processes"]
         if processes != accelerator.num_processes:
             raise UserError(
                 f"{path} was written by {processes} processes; {accelerator.num_processes} are running. Resume with "
@@ -107,7 +111,6 @@ def load_checkpoint(folder: Path, accelerator: Accelerator) -> tuple[Progress, l
         accelerator.load_state(str(path))
         state = torch.load(path / f"progress-{accelerator.process_index}.pt", weights_only=False)
         if state["rollout"] is not None:
-            state["rollout"].setdefault("engine_logps", state["rollout"]["old_logps"])  # written before it was kept
             state["rollout"] = Rollout(**state["rollout"])
         return Progress(**state), messages
     return Progress(), messages

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from full.logprobs.packing import Ids
 from full.logprobs.scoring import score
+from full.rewards.numbering import answer_number
 from full.trainer.sharding import whole_weights
 from full.trainer.state import Trainer
 
@@ -17,8 +18,14 @@ from full.trainer.state import Trainer
 class Rollout:
     """One batch of samples, this process's share: all that its updates need, and all that a checkpoint must hold.
 
-    prompts: token ids per completion (the same list `group` times).  completions: token ids, end of sequence included.
-    rewards, valid: [rows].  old_logps, entropies: [rows, width] under the policy that sampled, 0 beyond the end.
+    prompts: token ids per completion (the same list `group` times).
+    completions: token ids, end of sequence included.
+    rewards: [rows].
+    valid: [rows] whether the completion counts in its group.
+    truncated: [rows] whether it did not come to its own end.
+    answers: [rows] a number for each distinct final answer, see `answer_number`.
+    old_logps: [rows, width] log-probabilities under the policy that sampled, 0 beyond the end.
+    entropies: [rows, width] of its next-token distributions, nats.
     engine_logps: [rows, width] as the engine that sampled computed them; equal to old_logps where nothing was scored again.
     seconds: spent on sampling and scoring.
     """
@@ -28,6 +35,7 @@ class Rollout:
     rewards: Tensor
     valid: Tensor
     truncated: Tensor
+    answers: Tensor
     old_logps: Tensor
     entropies: Tensor
     engine_logps: Tensor
@@ -49,8 +57,8 @@ class Rollout:
 
     def select(self, rows: slice) -> "Rollout":
         """The rollout of some rows."""
-        tensors = (self.rewards, self.valid, self.truncated, self.old_logps, self.entropies, self.engine_logps)
-        return Rollout(self.prompts[rows], self.completions[rows], *(t[rows] for t in tensors), seconds=self.seconds)
+        parts = {name: value[rows] for name, value in vars(self).items() if name != "seconds"}
+        return Rollout(**parts, seconds=self.seconds)
 
 
 def collect(trainer: Trainer, positions: list[int], *, batch: int, step: int) -> Rollout:
@@ -95,6 +103,7 @@ def collect(trainer: Trainer, positions: list[int], *, batch: int, step: int) ->
         rewards=torch.tensor(rewards, dtype=torch.float64),
         valid=~truncated if config.truncated == "mask" else torch.ones_like(truncated),
         truncated=truncated,
+        answers=torch.tensor([answer_number(text) for text in texts]),
         old_logps=old_logps,
         entropies=entropies,
         engine_logps=engine_logps,

@@ -44,9 +44,10 @@ def train_step(trainer: Trainer, progress: Progress) -> dict[str, Any]:
         **config.distribution_options,
         confidence_from=config.confidence_from,
         token_entropy=totals["token_entropy"] / math.log(trainer.model.config.vocab_size),
+        answers=gather_rows(mini.answers, accelerator, config),
     )
     alpha = trainer.schedule.update(signals)
-    coef, loss, stats = coefficients(trainer.objective, batch, alpha=alpha)
+    coef, loss, stats = coefficients(trainer.objective, batch, alpha=alpha, **config.off_policy_options)
     require_finite(trainer, "coefficient", coef, mini)
 
     mine = coef.flatten(0, 1)[len(mini.prompts) * accelerator.process_index :][: len(mini.prompts)]
@@ -136,19 +137,20 @@ def push_coefficients(trainer: Trainer, mini: Rollout, coef: Tensor) -> dict[str
 
 def gather_groups(mini: Rollout, logps: Tensor, accelerator: Accelerator, config: TrainConfig) -> GroupBatch:
     """The mini-batch of all processes as [prompts, group, tokens], equal on each."""
-
-    def gather(rows: Tensor) -> Tensor:
-        rows = rows.to(accelerator.device)
-        everywhere = accelerator.gather(accelerator.pad_across_processes(rows, dim=1) if rows.dim() > 1 else rows)
-        return everywhere.view(-1, config.group_size, *everywhere.shape[1:])
-
     return GroupBatch(
-        logps=gather(logps),
-        old_logps=gather(mini.old_logps),
-        mask=gather(mini.mask()),
-        rewards=gather(mini.rewards).to(logps.dtype),
-        valid=gather(mini.valid) if config.truncated == "mask" else None,
+        logps=gather_rows(logps, accelerator, config),
+        old_logps=gather_rows(mini.old_logps, accelerator, config),
+        mask=gather_rows(mini.mask(), accelerator, config),
+        rewards=gather_rows(mini.rewards, accelerator, config).to(logps.dtype),
+        valid=gather_rows(mini.valid, accelerator, config) if config.truncated == "mask" else None,
     )
+
+
+def gather_rows(rows: Tensor, accelerator: Accelerator, config: TrainConfig) -> Tensor:
+    """[rows here, ...] of all processes as [prompts, group, ...], equal on each; tokens padded to the longest of all."""
+    rows = rows.to(accelerator.device)
+    everywhere = accelerator.gather(accelerator.pad_across_processes(rows, dim=1) if rows.dim() > 1 else rows)
+    return everywhere.view(-1, config.group_size, *everywhere.shape[1:])
 
 
 def step_totals(mini: Rollout, entropies: Tensor, trainer: Trainer) -> dict[str, float]:
