@@ -81,17 +81,18 @@ def problem_results(
     """Sample and score all problems over all processes; every process gets the results of all, in order."""
     mine = list(range(accelerator.process_index, len(problems), accelerator.num_processes))
     answers = [problems[i]["answer"] for i in mine]
-    first = [(0, 0, 0)] * len(mine)  # a greedy completion draws nothing
-    greedy, _ = _complete(sampler, [prompts[i] for i in mine], first, greedy=True)
-    # A prompt's samples are neighbours in one call: the engine reads the prompt once for all of them.
-    keys = [(EVALUATION_BATCH, i, k) for i in mine for k in range(samples)]
-    texts, ended = _complete(sampler, [prompts[i] for _, i, _ in keys], keys, greedy=False)
-    gold = [answer for answer in answers for _ in range(samples)]
-    scores = accuracies(greedy + texts, answers + gold, verifier)
-    right = _groups(scores[len(mine) :], samples)
-    votes = answer_classes(_groups([last_boxed(text) or None for text in texts], samples), right, verifier)
-    truncated = [group.count(False) for group in _groups(ended, samples)]
-    local = list(map(ProblemResult, mine, scores, right, votes, truncated))
+    # A problem's greedy completion and its samples are neighbours in one call: the engine reads the prompt once for all of
+    # them, and its batches are full. With fewer problems than processes, some have nothing to do.
+    keys = [(EVALUATION_BATCH, i, k) for i in mine for k in (0, *range(samples))]  # a greedy completion draws nothing
+    greedy = [True, *[False] * samples] * len(mine)
+    completions = sampler.sample([prompts[i] for _, i, _ in keys], keys, greedy=greedy).completions if mine else []
+    texts = sampler.texts(completions)
+    scores = accuracies(texts, [answer for answer in answers for _ in range(1 + samples)], verifier)
+    likeliest, right = _first_and_others(scores, samples)
+    _, boxes = _first_and_others([last_boxed(text) or None for text in texts], samples)
+    _, ended = _first_and_others([sampler.ended(ids) for ids in completions], samples)
+    votes = answer_classes(boxes, right, verifier)
+    local = list(map(ProblemResult, mine, likeliest, right, votes, [group.count(False) for group in ended]))
     return sorted(gather_object(local), key=lambda result: result.index)
 
 
@@ -216,14 +217,7 @@ def standard_error(values: Sequence[float]) -> float:
     return statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else 0.0
 
 
-def _complete(
-    sampler: Engine, prompts: list[Sequence[int]], keys: list[tuple[int, int, int]], *, greedy: bool
-) -> tuple[list[str], list[bool]]:
-    """The completions as text, and whether each came to its own end."""
-    # With fewer problems than processes, some have nothing to do.
-    completions = sampler.sample(prompts, keys, greedy=greedy).completions if prompts else []
-    return sampler.texts(completions), [sampler.ended(ids) for ids in completions]
-
-
-def _groups(values: Sequence[Any], size: int) -> list[list[Any]]:
-    return [list(values[start : start + size]) for start in range(0, len(values), size)]
+def _first_and_others(values: Sequence[Any], others: int) -> tuple[list[Any], list[list[Any]]]:
+    """Of runs of 1 + others values: the first one of each, and the others of each."""
+    starts = range(0, len(values), 1 + others)
+    return [values[start] for start in starts], [list(values[start + 1 : start + 1 + others]) for start in starts]

@@ -177,7 +177,7 @@ class Recorder(Sampler):
     calls: tuple = ()
 
     def sample(self, prompts, keys, *, greedy=False):
-        self.calls += ((len(prompts), greedy),)
+        self.calls += ((len(prompts), sum(greedy)),)
         return super().sample(prompts, keys, greedy=greedy)
 
 
@@ -190,10 +190,10 @@ def recorder(**changes):
     return Recorder(small_model(dtype=torch.float32), make_tokenizer(), **options)
 
 
-def test_two_calls_of_the_engine_whatever_k(verifier):
+def test_one_call_of_the_engine_whatever_k(verifier):
     engine = recorder()
     summary = evaluate(engine, PROBLEMS, PROMPTS, 5, verifier, Accelerator(cpu=True), ks=[2, 5])
-    assert engine.calls == ((3, True), (15, False))
+    assert engine.calls == ((3 + 15, 3),)  # a greedy one and five samples of each problem
     assert {"pass@1", "pass@2", "pass@5", "maj@2", "maj@5", "greedy"} == {n[:-3] for n in summary if n.endswith("_se")}
     assert {"pass@5", "maj@5"} <= evaluate(engine, PROBLEMS, PROMPTS, 5, verifier, Accelerator(cpu=True)).keys()
     once = evaluate(engine, PROBLEMS, PROMPTS, 1, verifier, Accelerator(cpu=True))
@@ -207,11 +207,13 @@ def test_scores_belong_to_their_problem_and_sample(verifier, monkeypatch):
         engine,
         "sample",
         lambda prompts, keys, greedy=False: Samples(
-            [[len(p), *key[1:], int(greedy)] for p, key in zip(prompts, keys, strict=True)]
+            [[len(p), *key[1:], int(one)] for p, key, one in zip(prompts, keys, greedy, strict=True)]
         ),
     )
-    monkeypatch.setattr(engine, "texts", lambda rows: [f"\\boxed{{{int(r[0] == 2 and r[2] != 1)}}}" for r in rows])
-    monkeypatch.setattr(engine, "ended", lambda row: row[:3] != [2, 1, 1])
+    monkeypatch.setattr(
+        engine, "texts", lambda rows: [f"\\boxed{{{int(r[0] == 2 and (r[3] or r[2] != 1))}}}" for r in rows]
+    )
+    monkeypatch.setattr(engine, "ended", lambda row: row != [2, 1, 1, 0])
     results = problem_results(engine, PROBLEMS, PROMPTS, 3, verifier, Accelerator(cpu=True))
     assert [r.index for r in results] == [0, 1, 2]
     assert [r.right for r in results] == [[0.0] * 3, [1.0, 0.0, 1.0], [0.0] * 3]

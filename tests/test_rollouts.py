@@ -1,9 +1,33 @@
 """Sampling: from the right distribution, reproducible row by row, and deaf to the model's own generation_config."""
 
-import torch
-from transformers import GenerationConfig
+import math
 
-from full.engines.hf import InverseTransformSampling, Sampler, sample_uniforms
+import pytest
+import torch
+from transformers import (
+    BloomConfig,
+    BloomForCausalLM,
+    DynamicCache,
+    GenerationConfig,
+    GPT2Config,
+    GPT2LMHeadModel,
+    MambaConfig,
+    MambaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    Qwen3ForCausalLM,
+)
+
+from full.engines import hf
+from full.engines.hf import (
+    ComputeTypeCache,
+    InverseTransformSampling,
+    Sampler,
+    decodes_plainly,
+    draw,
+    even_parts,
+    sample_uniforms,
+)
 from full.logprobs.scoring import score
 from full.logprobs.tokens import Policy
 from full.models.tiny import make_tokenizer
@@ -143,3 +167,128 @@ def test_log_probabilities_from_sampling_are_the_scored_ones():
     beyond = torch.arange(width) >= lengths[:, None]
     assert bool((samples.logps[beyond] == 0).all())
     assert bool((samples.logps[~beyond] < 0).all())
+
+
+# Rows that have ended leave the batch
+
+
+def with_ends(model):
+    """The model with several ends of sequence, so that completions of 40 tokens differ in length."""
+    model.generation_config = GenerationConfig(eos_token_id=[2, *range(30, 45)])
+    return model.eval()
+
+
+def mistral():
+    torch.manual_seed(0)
+    config = MistralConfig(
+        vocab_size=len(make_tokenizer()), hidden_size=16, intermediate_size=32, num_hidden_layers=2, head_dim=8,
+        num_attention_heads=2, num_key_value_heads=1, sliding_window=6, tie_word_embeddings=False,
+    )  # fmt: skip
+    return MistralForCausalLM(config)
+
+
+def gpt2():
+    torch.manual_seed(0)
+    return GPT2LMHeadModel(GPT2Config(vocab_size=len(make_tokenizer()), n_embd=16, n_layer=2, n_head=2, n_positions=64))
+
+
+def small():
+    return small_model(dtype=torch.float32)
+
+
+ROWS = [prompt for prompt in PROMPTS for _ in range(6)]
+KEYS = [(0, i // 6, i % 6) for i in range(24)]
+
+
+@pytest.mark.parametrize("make", [small, mistral, gpt2])
+@pytest.mark.parametrize("shared", [True, False])
+def test_leaving_rows_change_no_completion(make, shared, monkeypatch):
+    if not shared:
+        monkeypatch.setattr(Sampler, "_shared_prefix", lambda *args: None)
+    it = sampler(with_ends(make()), max_new_tokens=40, temperature=1.5)
+    assert it.plain
+    sizes = []
+    it.model.register_forward_pre_hook(
+        lambda module, args, kwargs: sizes.append(len(kwargs["input_ids"])), with_kwargs=True
+    )
+    greedy = [i % 6 == 0 for i in range(24)]
+    ours, mixed = it.sample(ROWS, KEYS), it.sample(ROWS, KEYS, greedy=greedy)
+    assert len(set(sizes)) > 4 and sizes[0] == 24 and min(sizes) < 6  # they do leave
+    assert len({len(ids) for ids in ours.completions}) > 6
+    it.plain = False
+    theirs = it.sample(ROWS, KEYS)
+    assert ours.completions == theirs.completions
+    assert mixed.completions == it.sample(ROWS, KEYS, greedy=greedy).completions
+    likeliest = it.sample(ROWS, KEYS, greedy=True).completions
+    assert [ids for ids, one in zip(mixed.completions, greedy, strict=True) if one] == likeliest[::6]
+    torch.testing.assert_close(ours.logps, theirs.logps, rtol=0, atol=1e-5)
+    torch.testing.assert_close(ours.entropies, theirs.entropies, rtol=0, atol=1e-5)
+
+
+def test_without_leaving_rows_nothing_differs_from_generate(monkeypatch):
+    monkeypatch.setattr(hf, "LEAVE_AT", 2.0)
+    it = sampler(with_ends(small()), max_new_tokens=40)
+    ours, it.plain = it.sample(ROWS, KEYS), False
+    theirs = it.sample(ROWS, KEYS)
+    assert ours.completions == theirs.completions
+    assert torch.equal(ours.logps, theirs.logps) and torch.equal(ours.entropies, theirs.entropies)
+
+
+def test_models_that_prepare_more_go_through_generate(monkeypatch):
+    vocabulary = len(make_tokenizer())
+    bloom = BloomForCausalLM(BloomConfig(vocab_size=vocabulary, hidden_size=16, n_layer=1, n_head=2))
+    mamba = MambaForCausalLM(MambaConfig(vocab_size=vocabulary, hidden_size=16, num_hidden_layers=1))
+    assert [decodes_plainly(m) for m in (small(), mistral(), gpt2(), bloom, mamba)] == [True] * 3 + [False] * 2
+    called, generate = [], BloomForCausalLM.generate
+    monkeypatch.setattr(BloomForCausalLM, "generate", lambda *args, **kw: called.append(1) or generate(*args, **kw))
+    assert len(completions(sampler(bloom), ROWS, KEYS)) == 24
+    assert called
+    assert not decodes_plainly(bloom)
+
+    class Particular(Qwen3ForCausalLM):
+        def prepare_inputs_for_generation(self, *args, **kwargs):
+            return super().prepare_inputs_for_generation(*args, **kwargs)
+
+    assert not decodes_plainly(Particular(small().config))
+
+
+def test_under_autocast_the_cache_holds_half_precision(monkeypatch):
+    # Qwen3's norm of the keys has a float32 weight, which promotes them; attention rounds them to bfloat16 anyway.
+    caches, select = [], DynamicCache.batch_select_indices
+    monkeypatch.setattr(DynamicCache, "batch_select_indices", lambda it, rows: caches.append(it) or select(it, rows))
+    it = sampler(with_ends(small()), max_new_tokens=40)
+
+    def sampled():
+        caches.clear()
+        with torch.autocast("cpu", torch.bfloat16):
+            samples = it.sample(ROWS, KEYS)
+        layers = [layer for cache in caches for layer in cache.layers]
+        return samples, {states.dtype for layer in layers for states in (layer.keys, layer.values)}
+
+    cast, types = sampled()
+    assert types == {torch.bfloat16}
+    monkeypatch.delattr(ComputeTypeCache, "update")
+    promoted, types = sampled()
+    assert types == {torch.float32}
+    assert cast.completions == promoted.completions
+    assert torch.equal(cast.logps, promoted.logps)
+    assert sum(map(len, cast.completions)) > 200
+
+
+def test_rare_tokens_of_a_large_vocabulary_are_drawn():
+    # One token has all but 1e-5 of the probability, the others 5e-10 each. Between 1 - 1e-5 and 1 there are 168 float32
+    # numbers, so a sum in float32 could draw 168 of them; uniforms 2e-8 apart draw another one each.
+    vocabulary, tail = 20_000, 1e-5
+    logits = torch.full((512, vocabulary), math.log(tail / (vocabulary - 1)))
+    logits[:, 0] = math.log1p(-tail)
+    uniforms = 1 - tail + tail * (torch.arange(512, dtype=torch.float64) + 0.5) / 512
+    tokens, logps, _ = draw(logits, uniforms, 1.0)
+    drawn = tokens[tokens > 0]  # rounding of the large one moves the border by a few per cent of the tail
+    assert len(drawn.unique()) == len(drawn) > 480
+    torch.testing.assert_close(logps[tokens > 0], logits[:, 1][tokens > 0], rtol=1e-6, atol=0)
+
+
+def test_batches_are_few_and_even():
+    assert even_parts(range(10), 4) == [range(3), range(3, 6), range(6, 10)]
+    assert even_parts(range(8), 8) == [range(8)]
+    assert even_parts([], 4) == []

@@ -13,7 +13,7 @@ class Samples:
 
     completions: token ids, the end of sequence included.
     logps: [rows, longest] log-probabilities of the sampled tokens at the sampling temperature, as the engine computed
-        them, 0 beyond each end; None for greedy ones.
+        them, 0 beyond each end; None where any row is greedy.
     entropies: [rows, longest] of the next-token distributions, nats; None where the engine does not know them.
     """
 
@@ -38,9 +38,16 @@ class Engine(Protocol):
         """Take over the policy's present weights; called before every batch of samples and every evaluation."""
 
     def sample(
-        self, prompts: Sequence[Sequence[int]], keys: Sequence[tuple[int, int, int]], *, greedy: bool = False
+        self,
+        prompts: Sequence[Sequence[int]],
+        keys: Sequence[tuple[int, int, int]],
+        *,
+        greedy: bool | Sequence[bool] = False,
     ) -> Samples:
-        """One completion per prompt, each a function of its key (batch, prompt, sample) alone."""
+        """One completion per prompt, each a function of its key (batch, prompt, sample) alone.
+
+        greedy: whether to take the likeliest tokens instead, for all rows or for each.
+        """
 
     def texts(self, completions: Sequence[Sequence[int]]) -> list[str]:
         """The completions as text, without special tokens."""

@@ -1,5 +1,7 @@
 """Sampling with transformers, reproducibly: the same (seed, batch, prompt, sample) gives the same completion."""
 
+import inspect
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -7,9 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
-from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
+from transformers import DynamicCache, GenerationConfig, GenerationMixin, LogitsProcessor, LogitsProcessorList
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from full.engines.base import Samples, end_ids, up_to_end
+
+# Share of a batch that has ended at which its ended rows leave it. The cache is copied then, as it is for every token
+# anyway; a quarter was as fast as a tenth and a half on short and on long-tailed completions.
+LEAVE_AT = 0.25
 
 
 def sample_uniforms(seed: int, keys: Sequence[tuple[int, int, int]], count: int) -> Tensor:
@@ -21,38 +28,104 @@ def sample_uniforms(seed: int, keys: Sequence[tuple[int, int, int]], count: int)
     return torch.from_numpy(np.stack(rows))
 
 
-class InverseTransformSampling(LogitsProcessor):
-    """Turns greedy decoding into sampling from softmax(logits / temperature) with given uniforms, one per token.
+def draw(
+    logits: Tensor, uniforms: Tensor, temperature: float, likeliest: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Sample from softmax(logits / temperature) by inverse transform; what was drawn, its log-probability, the entropy.
 
-    The token is the first whose cumulative probability exceeds the uniform; all others get -inf. Sampling that way needs
-    one random number a token, known before the batch is put together. Log-probabilities and entropies are kept on the
-    way: the policy need not be run again to know them.
+    The token is the first whose cumulative probability exceeds the uniform, so a row needs one random number a token,
+    known before the batch is put together. The cumulative sum decides and is taken in float64: in float32 it would lose
+    the rare tokens of a large vocabulary. Nothing else needs it: float32 is the precision of the logits.
+
+    Args:
+        logits: [rows, vocabulary], float32.
+        uniforms: [rows], in [0, 1).
+        temperature: > 0.
+        likeliest: [rows] booleans: rows that take the likeliest token instead; None is no row.
+
+    Returns:
+        (tokens, logps, entropies): [rows] each, logps and entropies in nats.
+    """
+    logps = torch.log_softmax(logits if temperature == 1.0 else logits / temperature, dim=-1)
+    p = logps.exp()
+    cumulative = p.cumsum(-1, dtype=torch.float64 if logits.device.type != "mps" else torch.float32)
+    threshold = uniforms[:, None].to(cumulative) * cumulative[:, -1:]
+    tokens = torch.searchsorted(cumulative, threshold, right=True).clamp(max=logits.shape[-1] - 1)
+    if likeliest is not None:
+        tokens = torch.where(likeliest[:, None], logits.argmax(-1, keepdim=True), tokens)
+    return tokens.squeeze(-1), logps.gather(-1, tokens).squeeze(-1), torch.special.entr(p).sum(-1)
+
+
+class InverseTransformSampling(LogitsProcessor):
+    """Turns greedy decoding by transformers' generate into `draw`, with given uniforms [rows, tokens] and likeliest [rows].
+
+    The token drawn gets 0 and all others -inf. Log-probabilities and entropies are kept on the way: the policy need not be
+    run again to know them.
     """
 
-    def __init__(self, uniforms: Tensor, prompt_length: int, temperature: float) -> None:
+    def __init__(
+        self, uniforms: Tensor, prompt_length: int, temperature: float, likeliest: Tensor | None = None
+    ) -> None:
         self.uniforms, self.prompt_length, self.temperature = uniforms, prompt_length, temperature
+        self.likeliest = likeliest
         self.logps: list[Tensor] = []
         self.entropies: list[Tensor] = []
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        exact = torch.float64 if scores.device.type != "mps" else torch.float32
-        logps = torch.log_softmax(scores.to(exact) / self.temperature, dim=-1)
-        p = logps.exp()
-        cumulative = p.cumsum(-1)
-        position = input_ids.shape[1] - self.prompt_length
-        threshold = self.uniforms[:, position, None].to(cumulative) * cumulative[:, -1:]
-        token = torch.searchsorted(cumulative, threshold, right=True).clamp(max=scores.shape[-1] - 1)
-        self.logps.append(logps.gather(-1, token).squeeze(-1))
-        self.entropies.append(torch.special.entr(p).sum(-1))
-        return torch.full_like(scores, -torch.inf).scatter(-1, token, 0.0)
+        uniforms = self.uniforms[:, input_ids.shape[1] - self.prompt_length]
+        tokens, logps, entropies = draw(scores, uniforms, self.temperature, self.likeliest)
+        self.logps.append(logps)
+        self.entropies.append(entropies)
+        return torch.full_like(scores, -torch.inf).scatter(-1, tokens[:, None], 0.0)
+
+
+def even_parts(items: Sequence[int], most: int) -> list[Sequence[int]]:
+    """The items in as few runs of at most `most` as possible, equally long up to one."""
+    count = -(-len(items) // most)
+    ends = [len(items) * i // max(count, 1) for i in range(count + 1)]
+    return [items[start:end] for start, end in itertools.pairwise(ends)]
+
+
+class ComputeTypeCache(DynamicCache):
+    """Keys and values in the type that attention computes in.
+
+    Under autocast a float32 norm of the keys (Qwen3's) promotes them, and transformers then the values: twice the memory for
+    numbers that attention rounds to half precision all the same.
+    """
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Cast, then append; see `DynamicCache.update`."""
+        device = key_states.device.type
+        if torch.is_autocast_enabled(device) and key_states.dtype == torch.float32:
+            compute = torch.get_autocast_dtype(device)
+            key_states, value_states = key_states.to(compute), value_states.to(compute)
+        return super().update(key_states, value_states, *args, **kwargs)
+
+
+def decodes_plainly(model: nn.Module) -> bool:
+    """Whether the next token needs nothing but ids, mask, positions and a cache whose rows can be selected.
+
+    Then the sampler has a loop of its own; a model that prepares more for its forward pass goes through generate.
+    """
+    hooks = ("prepare_inputs_for_generation", "_prepare_cache_for_generation", "_sample", "generate")
+    usual = all(getattr(type(model), name, None) is getattr(GenerationMixin, name) for name in hooks)
+    wanted = {"input_ids", "attention_mask", "position_ids", "past_key_values", "logits_to_keep"}
+    if not usual or model.config.is_encoder_decoder or not model._supports_default_dynamic_cache():
+        return False
+    kinds = {type(layer) for layer in DynamicCache(config=model.config).layers}
+    return wanted <= set(inspect.signature(model.forward).parameters) and kinds <= {
+        DynamicLayer,
+        DynamicSlidingWindowLayer,
+    }
 
 
 class Sampler:
-    """Samples completions with transformers' own generate; the engine `hf`.
+    """Samples completions with a model of transformers; the engine `hf`.
 
     The model's generation_config (Qwen3's has its own temperature, top-p and top-k) is set aside: what is sampled is
     softmax(logits / temperature) and nothing else, because that is what is scored and trained. A prompt is computed once
-    for all its completions that are sampled together.
+    for all its completions that are sampled together. Rows that have ended leave the batch, so that a few long completions
+    do not hold up the rest; that changes a log-probability by the rounding of a product of another size, and nothing else.
 
     Args:
         model: a causal language model; its generation_config is replaced by a neutral one.
@@ -77,7 +150,7 @@ class Sampler:
     ) -> None:
         self.model, self.tokenizer, self.seed, self.exact = model, tokenizer, seed, exact
         self.temperature, self.max_new_tokens, self.rows_at_once = temperature, max_new_tokens, rows_at_once
-        self.eos_ids = end_ids(model, tokenizer)
+        self.eos_ids, self.plain = end_ids(model, tokenizer), decodes_plainly(model)
         self.pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else self.eos_ids[0]
         # generate() fills whatever a GenerationConfig leaves open from the model's own, so that one must be neutral too.
         model.generation_config = GenerationConfig(eos_token_id=self.eos_ids, pad_token_id=self.pad_id)
@@ -90,28 +163,34 @@ class Sampler:
 
     @torch.no_grad()
     def sample(
-        self, prompts: Sequence[Sequence[int]], keys: Sequence[tuple[int, int, int]], *, greedy: bool = False
+        self,
+        prompts: Sequence[Sequence[int]],
+        keys: Sequence[tuple[int, int, int]],
+        *,
+        greedy: bool | Sequence[bool] = False,
     ) -> Samples:
         """One completion per prompt: token ids up to and including the end of sequence.
 
         Args:
             prompts: token ids; repeat a prompt for several completions, best as neighbours.
             keys: (batch, prompt, sample) of each row, all that its randomness depends on.
-            greedy: take the likeliest token instead.
+            greedy: take the likeliest token instead; one answer for all rows or one a row.
         """
-        order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))  # little padding
+        likeliest = [greedy] * len(prompts) if isinstance(greedy, bool) else list(greedy)
+        # Prompts of one length are neighbours: little padding. The longest go first: what they need is enough for all.
+        order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
         completions: list[list[int]] = [[] for _ in prompts]
         known: list[Tensor] = []  # [2, rows, tokens] of each piece: log-probabilities and entropies
+        complete = self._decode if self.plain else self._generate
         was_training = self.model.training
         self.model.eval()
-        for start in range(0, len(order), self.rows_at_once):
-            rows = order[start : start + self.rows_at_once]
-            found, values = self._generate([prompts[i] for i in rows], [keys[i] for i in rows], greedy)
+        for rows in even_parts(order, self.rows_at_once):
+            found, values = complete(*([column[i] for i in rows] for column in (prompts, keys, likeliest)))
             for i, ids in zip(rows, found, strict=True):
                 completions[i] = ids
             known.append(values)
         self.model.train(was_training)
-        if greedy:
+        if any(likeliest):
             return Samples(completions)
         width = max(map(len, completions))
         logps, entropies = torch.cat([pad(values, (0, width))[..., :width] for values in known], 1)[
@@ -128,9 +207,8 @@ class Sampler:
         """Whether a completion came to its own end; otherwise it was truncated."""
         return bool(completion) and completion[-1] in self.eos_ids
 
-    def _generate(
-        self, prompts: list[Sequence[int]], keys: list[tuple[int, int, int]], greedy: bool
-    ) -> tuple[list[list[int]], Tensor]:
+    def _left_padded(self, prompts: list[Sequence[int]]) -> tuple[Tensor, Tensor]:
+        """(ids, mask), [rows, longest prompt] each, on the model's device."""
         device = next(self.model.parameters()).device
         width = max(map(len, prompts))
         ids = torch.full((len(prompts), width), self.pad_id)
@@ -138,11 +216,71 @@ class Sampler:
         for row, prompt in enumerate(prompts):
             ids[row, width - len(prompt) :] = torch.tensor(prompt)
             mask[row, width - len(prompt) :] = 1
-        ids, mask = ids.to(device), mask.to(device)
-        processors = LogitsProcessorList()
-        if not greedy:
-            uniforms = sample_uniforms(self.seed, keys, self.max_new_tokens).to(device)
-            processors.append(InverseTransformSampling(uniforms, width, self.temperature))
+        return ids.to(device), mask.to(device)
+
+    def _draws(
+        self, keys: list[tuple[int, int, int]], greedy: list[bool], device: torch.device
+    ) -> tuple[Tensor, Tensor | None]:
+        """(uniforms [rows, tokens], likeliest [rows] or None), as `draw` takes them for each token."""
+        uniforms = sample_uniforms(self.seed, keys, self.max_new_tokens).to(device)
+        return uniforms, torch.tensor(greedy, device=device) if any(greedy) else None
+
+    def _decode(
+        self, prompts: list[Sequence[int]], keys: list[tuple[int, int, int]], greedy: list[bool]
+    ) -> tuple[list[list[int]], Tensor]:
+        """Completions, and [2, rows, tokens] log-probabilities and entropies; ended rows leave the batch."""
+        ids, mask = self._left_padded(prompts)
+        (rows, width), device, limit = ids.shape, ids.device, self.max_new_tokens
+        cache = self._shared_prefix(prompts, ids, mask)
+        start = 0 if cache is None else width - 1
+        if cache is None:
+            cache = ComputeTypeCache(config=self.model.config)
+        inputs, positions = ids[:, start:], (mask.cumsum(-1) - 1).clamp(min=0)[:, start:]
+        padded = len(set(map(len, prompts))) > 1  # without padding attention needs no mask
+        mask = torch.cat([mask, mask.new_ones(rows, limit)], -1)
+        uniforms, likeliest = self._draws(keys, greedy, device)
+        eos = torch.tensor(self.eos_ids, device=device)
+        out = torch.zeros(rows, limit, dtype=torch.long, device=device)
+        values = torch.zeros(2, rows, limit, device=device)
+        here, ended = torch.arange(rows, device=device), torch.zeros(rows, dtype=torch.bool, device=device)
+        for step in range(limit):
+            logits = (
+                self.model(
+                    input_ids=inputs,
+                    attention_mask=mask[:, : width + step] if padded else None,
+                    position_ids=positions,
+                    past_key_values=cache,
+                    use_cache=True,
+                    logits_to_keep=1,
+                )
+                .logits[:, -1]
+                .float()
+            )
+            tokens, *known = draw(logits, uniforms[:, step], self.temperature, likeliest)
+            values[:, here, step] = torch.stack(known)
+            out[here, step] = tokens
+            ended = ended | torch.isin(tokens, eos)
+            inputs, positions = tokens[:, None], positions[:, -1:] + 1
+            gone = int(ended.sum())
+            if gone == len(ended):
+                break
+            if gone >= max(1, LEAVE_AT * len(ended)):
+                stay = (~ended).nonzero().squeeze(-1)
+                cache.batch_select_indices(stay)
+                here, ended, inputs, positions = here[stay], ended[stay], inputs[stay], positions[stay]
+                mask, uniforms = mask[stay], uniforms[stay]
+                likeliest = None if likeliest is None else likeliest[stay]
+        found = [up_to_end(row, self.eos_ids) for row in out[:, : step + 1].tolist()]
+        return found, values[..., : step + 1].cpu()
+
+    def _generate(
+        self, prompts: list[Sequence[int]], keys: list[tuple[int, int, int]], greedy: list[bool]
+    ) -> tuple[list[list[int]], Tensor]:
+        """The same as `_decode` with transformers' generate, where every row stays to the end of the longest."""
+        ids, mask = self._left_padded(prompts)
+        width = ids.shape[1]
+        uniforms, likeliest = self._draws(keys, greedy, ids.device)
+        processor = InverseTransformSampling(uniforms, width, self.temperature, likeliest)
         config = GenerationConfig(
             do_sample=False, max_new_tokens=self.max_new_tokens, eos_token_id=self.eos_ids, pad_token_id=self.pad_id
         )
@@ -151,14 +289,11 @@ class Sampler:
             attention_mask=mask,
             past_key_values=self._shared_prefix(prompts, ids, mask),
             generation_config=config,
-            logits_processor=processors,
+            logits_processor=LogitsProcessorList([processor]),
             synced_gpus=False,  # sharded or not, every process has all weights here and samples by itself
         )
         found = [up_to_end(row, self.eos_ids) for row in out[:, width:].tolist()]
-        if greedy:
-            return found, torch.empty(0)
-        steps = torch.stack([torch.stack(processors[0].logps, -1), torch.stack(processors[0].entropies, -1)])
-        return found, steps.cpu()
+        return found, torch.stack([torch.stack(processor.logps, -1), torch.stack(processor.entropies, -1)]).cpu()
 
     def _shared_prefix(self, prompts: list[Sequence[int]], ids: Tensor, mask: Tensor) -> Any:
         """Cached keys and values of all prompts but their last tokens, each prompt computed once; None if none repeats."""
@@ -170,9 +305,14 @@ class Sampler:
         some_mask = mask[rows, :-1]
         # Padding on the left gets position 0 too; nothing looks at it.
         positions = (some_mask.cumsum(-1) - 1).clamp(min=0)
+        cache = ComputeTypeCache(config=self.model.config) if self.plain else None
         backbone = getattr(self.model, self.model.base_model_prefix)
         cache = backbone(
-            input_ids=ids[rows, :-1], attention_mask=some_mask, position_ids=positions, use_cache=True
+            input_ids=ids[rows, :-1],
+            attention_mask=some_mask,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
         ).past_key_values
         cache.batch_select_indices(torch.tensor(owners, device=ids.device))
         return cache

@@ -130,23 +130,28 @@ class VllmSampler:
         self.llm.reset_prefix_cache()
 
     def sample(
-        self, prompts: Sequence[Sequence[int]], keys: Sequence[tuple[int, int, int]], *, greedy: bool = False
+        self,
+        prompts: Sequence[Sequence[int]],
+        keys: Sequence[tuple[int, int, int]],
+        *,
+        greedy: bool | Sequence[bool] = False,
     ) -> Samples:
         """One completion per prompt: token ids up to and including the end of sequence.
 
         Args:
             prompts: token ids; repeat a prompt for several completions.
             keys: (batch, prompt, sample) of each row, all that its randomness depends on.
-            greedy: take the likeliest token instead.
+            greedy: take the likeliest token instead; one answer for all rows or one a row.
         """
-        parameters = [self._parameters(key, greedy) for key in keys]
+        likeliest = [greedy] * len(prompts) if isinstance(greedy, bool) else greedy
+        parameters = [self._parameters(key, choice) for key, choice in zip(keys, likeliest, strict=True)]
         with torch.autocast(self.device_type, enabled=False):  # vLLM has types of its own
             results = self.llm.generate(
                 [{"prompt_token_ids": list(ids)} for ids in prompts], parameters, use_tqdm=False
             )
         outputs = [result.outputs[0] for result in results]
         completions = [list(output.token_ids) for output in outputs]
-        if greedy:
+        if any(likeliest):
             return Samples(completions)
         logps = torch.zeros(len(outputs), max(map(len, completions)))
         for row, output in zip(logps, outputs, strict=True):
