@@ -243,11 +243,16 @@ class _Draft:
                 }
         return replace(task, skip=task.skip | {self.at})
 
+    def _cell(self, index: int) -> str:
+        """A code cell's number and how it begins."""
+        source = runner.code_cells(self.book)[index][1].strip() if self.book else ""
+        return f"Code cell {index + 1} (`{source.splitlines()[0][:60] if source else ''}`)"
+
     def _note(self, message: dict[str, Any]) -> None:
         if "item" in message:
             self.marks[message["item"]] = message
         elif "trouble" in message:
-            self.troubles[message["cell"]] = f"Code cell {message['cell'] + 1} {message['trouble']}."
+            self.troubles[message["cell"]] = f"{self._cell(message['cell'])} {message['trouble']}."
         elif "isolation" in message:
             self.isolation = message["isolation"]
         elif "typed" in message:

@@ -181,6 +181,7 @@ def _confine(folder: str, pipe: int, limits: Limits, slot: int) -> None:
     empty = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):
         os.dup2(empty, descriptor)
+    sys.stdin, sys.stdout, sys.stderr = os.fdopen(0), os.fdopen(1, "w"), os.fdopen(2, "w")
     os.closerange(3, pipe)
     os.closerange(pipe + 1, 4096)
     os.environ.update(HOME=folder, TMPDIR=folder, TMP=folder, MPLCONFIGDIR=folder, IPYTHONDIR=folder)
