@@ -26,7 +26,7 @@ from typing import Any, NoReturn
 from datasets import Dataset, concatenate_datasets
 
 from full.config import TrainConfig, parse_config
-from full.data.sources import load_problems
+from full.data.sources import apart, load_problems, load_splits
 from full.data.splits import require_held_out
 from full.engines import ENGINES, make_engine
 from full.engines.hf import Sampler
@@ -187,6 +187,8 @@ def choose_problems(config: TrainConfig, split: str) -> Dataset:
             faults.append(error)
     if not parts:
         raise faults[0]
+    if len(parts) == 2:
+        parts[1] = apart(parts[1], parts[0], source=config.data)
     joined = concatenate_datasets(parts)
     joined.info.description = parts[0].info.description.replace("split test", "split all")
     return joined
@@ -202,7 +204,7 @@ def held_out_line(problems: Dataset, run: Path | None, split: str) -> str:
         return "held out: not known; no run's folder was given, so what the model was trained on is not recorded"
     trained, _ = parse_config(["--config", str(run / "config.yaml")])
     try:
-        known = load_problems(trained.data, level=trained.level, split="train")["problem"][:]
+        known = load_splits(trained.data, level=trained.level, seed=0)[0]["problem"][:]
     except UserError as error:
         return f"held out: not checked, since the training data cannot be loaded: {error}"
     hint = "" if split == "test" else f" (with --split {split}; --split test leaves them out)"

@@ -89,7 +89,11 @@ def test_generated_additions_are_right():
 @pytest.mark.parametrize(
     ("rows", "options", "message"),
     [
-        ([{"question": "x", "solution": "y"}], {}, r"has no column 'problem', only \['question', 'solution'\]"),
+        (
+            [{"text": "x", "solution": "y"}],
+            {},
+            r"has no column 'problem', only \['text', 'solution'\].*--columns problem",
+        ),
         ([{"problem": "x"}], {}, "has no column 'solution'"),
         (ROWS[:40], {"level": 7}, "has no problem of Level 7, only Level 1, Level 2"),
         ([{"problem": "x", "answer": "1"}], {"split": "test"}, "has no problem in split 'test'"),
