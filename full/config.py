@@ -121,6 +121,13 @@ class TrainConfig:
         group=RUN,
         free_on_resume=True,
     )
+    project: str = option("apo_edu", "Project that the tracker files the run under.", group=RUN, free_on_resume=True)
+    callback: list[str] = option(
+        [],
+        "Functions of your own, module:function, called as f(trainer, metrics) on every process after each optimiser step.",
+        group=RUN,
+        free_on_resume=True,
+    )
     cpu_threads: int = option(
         0, "Threads of each process on a CPU; 0 shares the cores among the processes.", group=RUN, range=at_least(0)
     )
@@ -413,6 +420,12 @@ class TrainConfig:
     )
     keep_checkpoints: int = option(
         2, "Checkpoints kept; older ones are deleted.", group=FILES, range=at_least(1), free_on_resume=True
+    )
+    push_to_hub: str | None = option(
+        None,
+        "Hub id, OWNER/NAME, that model/ is uploaded to after the run, as a private repository; nothing is uploaded without.",
+        group=FILES,
+        free_on_resume=True,
     )
     log_completions: int = option(
         8, "Completions written to completions.jsonl per batch of samples.", group=FILES, range=at_least(0)

@@ -16,7 +16,7 @@ _PRECISION = (
     "on a GPU it computes in bfloat16, with weights and optimiser in float32; on a CPU all is float32 (see weights)"
 )
 _LORA = "adapters are on all linear layers, with alpha twice lora_rank and no dropout; only lora_rank is an option"
-_HUB = "nothing is uploaded: a run writes model/ in Hugging Face format, which the hub's own client uploads"
+_HUB = "the hub's own client keeps the token (hf auth login); push_to_hub names the repository"
 _WHEN = "save_every and eval_every count optimiser steps; 0 is at the ends only"
 _ADAM = "the optimiser is AdamW with beta1 0.9 and epsilon 1e-8; lr, adam_beta2 and weight_decay are options"
 _LAUNCH = "it is a word of accelerate launch: write it before full/train.py, e.g. --config_file FILE --num_processes N"
@@ -34,7 +34,8 @@ ANSWERS = {
     "default_local_dir": "output_dir", "overwrite_output_dir": "overwrite", "report_to": "tracker", "logger": "tracker",
     "data_seed": "seed", "resume_from_checkpoint": "resume", "resume_from": "resume",
     "resume_mode": "a run goes on only when asked: --resume DIR", "config_path": "config", "config_name": "config",
-    "push_to_hub": _HUB, "hub_model_id": _HUB, "hub_token": _HUB,
+    "hub_model_id": "push_to_hub", "hub_token": _HUB, "wandb_project": "project", "project_name": "project",
+    "callbacks": "callback",
     "logging_steps": "every optimiser step is logged", "logging_dir": "metrics are in the run's folder; see tracker",
     "logging_first_step": "every optimiser step is logged", "do_train": "full/train.py trains and evaluates",
     "do_eval": "full/train.py trains and evaluates; full/eval.py evaluates alone",

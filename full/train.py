@@ -27,15 +27,18 @@ if __name__ == "__main__" and os.environ.get("RANK", "0") == "0":
 from apo_edu import FailureMonitor
 from full.data.order import ProblemOrder
 from full.errors import CheckpointError, NotFiniteError, RewardError, Stopped, UserError
+from full.models.card import write_card
 from full.models.loading import save_policy
 from full.report.console import Console, evaluation_line, quiet_libraries, summarize
 from full.report.curves import draw_curves
 from full.report.html import write_report
+from full.runs import read_run
 from full.trainer.checkpoints import Progress, load_checkpoint, save_checkpoint
 from full.trainer.launch import StopRequest, quiet_exit, start_accelerator
 from full.trainer.rollout import collect
 from full.trainer.sharding import whole_state, whole_weights
 from full.trainer.state import Trainer, set_up
+from full.trainer.trackers import load_callbacks, push, require_hub, start_tracker
 from full.trainer.update import train_step
 
 
@@ -43,6 +46,8 @@ def main(argv: list[str] | None = None) -> None:
     """The story of a run."""
     quiet_libraries()
     config, resume = parse_config(argv)
+    require_hub(config.push_to_hub)
+    callbacks = load_callbacks(config.callback)
     stop = StopRequest()
     accelerator = start_accelerator(config.cpu_threads, tracker=config.tracker, folder=config.run_dir)
     console = Console(accelerator.is_main_process)
@@ -57,9 +62,8 @@ def main(argv: list[str] | None = None) -> None:
     console.plan(config, plan, trainer.model, trainer.rendered, accelerator, len(trainer.problems))
     sources = {"train": trainer.problems.info.description, "test": trainer.held_out.info.description}
     run.write_config(config, {**sources, "processes": accelerator.num_processes})
-    if config.tracker != "none":
-        named = {} if config.tracker == "tensorboard" else {config.tracker: {"name": run.path.name}}
-        accelerator.init_trackers("apo_edu", {k: str(v) for k, v in asdict(config).items()}, init_kwargs=named)
+    tracker = {"project": config.project, "options": asdict(config), "resume": bool(resume)}
+    tracker_url = start_tracker(accelerator, config.tracker, run.path, **tracker)
 
     progress = Progress()
     if resume:
@@ -87,6 +91,8 @@ def main(argv: list[str] | None = None) -> None:
             numbers = {k: v for k, v in metrics.items() if isinstance(v, int | float) and k != "step"}
             accelerator.log(numbers, step=progress.step)
             bar.step(metrics)
+            for callback in callbacks:
+                callback(trainer, metrics)
             for finding in monitor.update(metrics):
                 say(f"warning: {finding}")
             progress.seconds = time.perf_counter() - started
@@ -97,10 +103,12 @@ def main(argv: list[str] | None = None) -> None:
                 trainer.close()
                 raise Stopped(run.path, progress.step, stop.signal)
 
-    finish(trainer, progress, monitor, console)
+    finish(trainer, progress, monitor, console, tracker_url)
 
 
-def finish(trainer: Trainer, progress: Progress, monitor: FailureMonitor, console: Console) -> None:
+def finish(
+    trainer: Trainer, progress: Progress, monitor: FailureMonitor, console: Console, tracker_url: str | None
+) -> None:
     """After the last step: evaluate, write the model, and show what happened."""
     config, accelerator, run = trainer.config, trainer.accelerator, trainer.run
     eval_after = trainer.evaluate()
@@ -111,10 +119,15 @@ def finish(trainer: Trainer, progress: Progress, monitor: FailureMonitor, consol
             save_policy(trainer.model, trainer.engine.tokenizer, folder, merge=merge, state=state)
     if accelerator.is_main_process:
         summary = summarize(config, progress.eval_before, eval_after, progress.seconds)
+        summary["tracker_url"] = tracker_url
         run.write_summary(summary)
+        record = read_run(run.path)
+        write_card(run.path / "model", record.options, record.provenance, summary)
         draw_curves(run)
         write_report(run.path)
         console.conclusion(run, summary, monitor.findings, config)
+        if config.push_to_hub:
+            console.line(push(run.path / "model", config.push_to_hub))
     trainer.close()
 
 

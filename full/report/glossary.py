@@ -149,6 +149,7 @@ SUMMARY = {
         "Peak memory of the main process: of its GPU, or of the process on a CPU.", "bytes", 0, INF, ""
     ),
     "seed": Entry("Seed of everything random.", "", 0, INF, ""),
+    "tracker_url": Entry("Where the tracker shows the run; none without one that has pages.", "", -INF, INF, ""),
     "objective": Entry("What was minimised.", "", -INF, INF, ""),
     "schedule": Entry("Schedule of alpha.", "", -INF, INF, ""),
 }  # fmt: skip
