@@ -5,6 +5,7 @@
 # make bench  set up, then the benchmarks
 # make slow   the checks that take too long for every change (random kills, three seeds, browser figures)
 # make assignments   write the course's notebooks (student and solution versions); make grade SUBMISSIONS=dir   grade a folder
+# make experiments   the paper's claims and open questions on bandits, judged: about half an hour
 # make page   one self-contained page with a working alpha slider: out/apo.html
 
 # Threads that wait without spinning: on two busy cores the difference is tenfold.
@@ -17,7 +18,7 @@ OBJECTIVE ?= apo
 
 ASSIGNMENT ?= a1
 
-.PHONY: assignments grade demo demo-smollm2 test lab bench slow page setup lint notebooks golden
+.PHONY: assignments grade demo demo-smollm2 test lab bench slow page setup lint notebooks golden experiments
 .DEFAULT_GOAL := demo
 
 setup: $(VENV)/ready
@@ -60,6 +61,10 @@ lab: setup
 
 bench: setup
 	for file in tests/benchmarks/bench_*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
+# Every bandit experiment: tables to notebooks/results/, figures to out/experiments/.
+experiments: setup
+	$(BIN)/python -m toys.experiments all
 
 page: setup
 	$(BIN)/python -m toys.strips out/apo.html

@@ -44,11 +44,13 @@ class Bandit:
         [contexts, arms] for arms of different noise.
     chance: [contexts, arms] probability in [0, 1] that an arm pays; it then pays values / chance, and otherwise 0. None:
         every arm always pays its value. An arm with a chance below 1 has no noise.
+    shown: what the learner is shown of a reward, e.g. a clipped one; None: the reward itself. `values` stay the truth.
     """
 
     values: Tensor
     noise: float | Tensor = 0.0
     chance: Tensor | None = None
+    shown: Callable[[Tensor], Tensor] | None = None
 
     def __post_init__(self) -> None:
         if self.values.dim() != 2 or self.values.shape[1] < 2 or not bool(torch.isfinite(self.values).all()):
@@ -81,7 +83,7 @@ class Bandit:
         return self.values >= self.values.amax(-1, keepdim=True) - 1e-9
 
     def draw(self, arms: Tensor, uniform: Tensor) -> Tensor:
-        """Rewards of the arms [runs, contexts, group], from as many uniform numbers in (0, 1)."""
+        """The rewards shown for the arms [runs, contexts, group], from as many uniform numbers in (0, 1)."""
 
         def of_arms(table: Tensor) -> Tensor:
             return table.to(uniform.dtype).expand(len(arms), -1, -1).gather(-1, arms)
@@ -94,7 +96,7 @@ class Bandit:
         if self.chance is not None:
             chance = of_arms(self.chance)
             rewards = torch.where(uniform < chance, rewards / chance.clamp(min=1e-12), 0.0)
-        return rewards
+        return rewards if self.shown is None else self.shown(rewards)
 
     def at(self, step: int) -> "Bandit":
         """The bandit at this step: always itself."""

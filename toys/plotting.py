@@ -5,6 +5,7 @@ median line with the quartiles shaded, and the legend says how many.
 """
 
 import contextlib
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -27,6 +28,7 @@ CYCLE = (
     palette.BLACK,
 )
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)), (0, (8, 2)))
+MARKERS = "osD^vPX"
 SERIES_LABELS = {
     "reward": "sampled reward", "expected_reward": "expected reward", "entropy": "entropy (1 = uniform)",
     "alpha": "order alpha", "confidence": "confidence c", "improvement": "improvement gate p",
@@ -65,6 +67,40 @@ def median_band(ax: Axes, x: Any, runs: Any, label: str = "", **line: Any) -> Ax
     (drawn,) = ax.plot(_array(x), middle, label=f"{label} ({values.shape[-1]} runs)".strip(), **line)
     if values.shape[-1] > 1:
         ax.fill_between(_array(x), low, high, color=drawn.get_color(), alpha=0.18, linewidth=0)
+    return ax
+
+
+def interval_lines(ax: Axes, lines: Mapping[Any, Sequence[Any]], *, x: str = "x") -> Axes:
+    """{alpha or label: table rows}: means with 95 % intervals against the rows' column `x`; alphas take their colours."""
+    for index, (name, rows) in enumerate(lines.items()):
+        if isinstance(name, float):
+            look, label = alpha_line(name), f"alpha = {name:g}"
+        else:
+            record = find_objective(str(name), strict=False)
+            look, label = _line(index) | ({"color": record.color} if record.found else {}), str(name)
+        means = np.array([row.mean for row in rows])
+        ends = np.array([[row.mean - row.low, row.high - row.mean] for row in rows]).T.clip(min=0.0)
+        places = [getattr(row, x) for row in rows]
+        ax.errorbar(
+            places, means, ends, label=label, capsize=2.5, marker=MARKERS[index % len(MARKERS)], markersize=4.5, **look
+        )
+    seeds = sorted({row.seeds for rows in lines.values() for row in rows})
+    ax.legend(title=f"{'-'.join(map(str, seeds[:: max(1, len(seeds) - 1)]))} seeds", title_fontsize=8, fontsize=8)
+    return ax
+
+
+def differences(ax: Axes, rows: Mapping[str, Any]) -> Axes:
+    """{label: table row} as means with 95 % intervals beside each other, one a line, from the top; 0 is marked."""
+    places = np.arange(len(rows))[::-1]
+    for place, row in zip(places, rows.values(), strict=True):
+        color = palette.BLACK if math.isnan(row.alpha) else palette.alpha_color(row.alpha)
+        ax.errorbar(
+            row.mean, place, xerr=[[row.mean - row.low], [row.high - row.mean]], fmt="o", capsize=3, color=color
+        )
+    ax.axvline(0.0, color="#777777", linewidth=0.9)
+    ax.set_yticks(places, list(rows))
+    ax.set_ylim(-0.6, len(rows) - 0.4)
+    ax.grid(axis="y", visible=False)
     return ax
 
 

@@ -1,0 +1,143 @@
+"""Every experiment runs, keeps its key figure, is judged, drawn, written and read back; and what they stand on."""
+
+import math
+
+import pytest
+import torch
+
+from toys import experiments
+from toys.bandits import Loop, equal_arms, lucky, run
+from toys.experiments.__main__ import main, perform
+from toys.experiments.experiment import Experiment, Verdict
+from toys.experiments.rules import TrendGuard, VarianceCap, Yoked
+from toys.experiments.table import Row, Table
+
+ALL = experiments.load()
+BANDITS = [name for name, experiment in ALL.items() if experiment.kind == "bandit"]
+
+
+@pytest.mark.parametrize("name", BANDITS)
+def test_a_quick_run_holds_the_key_figure(name, tmp_path):
+    experiment = ALL[name]
+    table = perform(experiment, experiment.quick_seeds, quick=True)
+    found = experiment.key.read(table)
+    assert found == pytest.approx(experiment.key.expected, abs=experiment.key.tolerance)
+    made, caption = experiment.draw(table)
+    made.canvas.draw()
+    assert caption.endswith(".") and all(ax.get_xlabel() for ax in made.axes)
+    table.write(tmp_path / "table.csv")
+    again = Table.read(tmp_path / "table.csv")
+    assert again.about == table.about and len(again.rows) == len(table.rows)
+    assert experiment.judge(again).answer == experiment.judge(table).answer
+    assert {"command", "commit", "machine", "seconds", "verdict"} <= table.about.keys()
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_an_experiment_says_what_it_predicts(name):
+    experiment = ALL[name]
+    for field in ("question", "paper", "theory", "settings", "controls", "rule"):
+        assert len(getattr(experiment, field).split()) >= 5, field
+    assert experiment.question.endswith("?")
+    assert experiment.kind == "trainer" or experiment.key is not None
+
+
+def test_the_predicted_switch_is_the_exact_sum_over_groups():
+    # Groups of 3 by hand: n draws of the risky arm of which w pay, each with its binomial weight.
+    from toys.experiments.risk_attitude import BETA_R, CHANCE, PAIRS, SAFE, predicted_switch
+
+    def push(alpha, group=4):
+        total = 0.0
+        for n in range(group + 1):
+            for wins in range(n + 1):
+                weight = math.comb(group, n) / 2**group * math.comb(n, wins) * CHANCE**wins * (1 - CHANCE) ** (n - wins)
+                rewards = torch.tensor([SAFE] * (group - n) + [1.0] * wins + [0.0] * (n - wins), dtype=torch.float64)
+                z = torch.softmax(rewards / BETA_R, 0) ** alpha
+                total += weight * float((z - z.mean())[group - n :].sum())
+        return total
+
+    found = predicted_switch(PAIRS["gamble"], 4)
+    assert push(found - 0.03) < 0 < push(found + 0.03)
+
+
+def test_yoked_replays_and_the_trend_guard_ignores_one_lucky_step():
+    trace = torch.tensor([[0.3, 0.4], [0.5, 0.6]])
+    loop = Loop(num_steps=2, schedule=lambda: Yoked(trace))
+    assert run(equal_arms(), loop, seeds=2).alpha.tolist() == trace.double().tolist()
+    noisy = equal_arms(noise=1.0)
+    late = {
+        name: run(noisy, Loop(schedule=schedule, closed_form=True), seeds=10).improvement[200:].mean()
+        for name, schedule in {"step": experiments.rules.GuardedAlpha, "trend": TrendGuard}.items()
+    }
+    assert 0 < late["trend"] < 0.8 * late["step"]
+    # Constant rewards r, then r + g: fast moves by 1 - rho_fast = 0.3 of g, slow by nothing before it is compared.
+    guard, signals = TrendGuard(rho_fast=0.7), experiments.rules.Signals
+    guard.update(signals(reward=0.5, confidence=1.0))
+    guard.update(signals(reward=0.6, confidence=1.0))
+    assert guard.improvement == pytest.approx(math.tanh(0.3 * 0.1 / guard.gain_scale))
+    assert float(guard.reward_ema) == pytest.approx(0.9 * 0.5 + 0.1 * 0.6)
+    with pytest.raises(ValueError, match="rho_fast is 0.95"):
+        TrendGuard(rho_fast=0.95)
+
+
+def test_the_variance_cap_reads_duplicates_only():
+    rule = VarianceCap(decay=0.0, delta=0.05, beta_r=0.3)
+
+    def alpha(arms, rewards):
+        signals = experiments.rules.ArmSignals(
+            reward=0.0, arms=torch.tensor([[arms]]), rewards=torch.tensor([[rewards]], dtype=torch.float64)
+        )
+        return float(rule.update(signals))
+
+    assert alpha([0, 1, 2, 3], [0.0, 1.0, 2.0, 3.0]) == 0.9  # no duplicates: nothing is known
+    # Arm 0 paid 0 and 2, variance 2; arm 1 paid 1, 1, 1: variance 0. 2 * 0.3 * 0.05 / 2 by hand.
+    assert alpha([0, 0, 1, 1, 1], [0.0, 2.0, 1.0, 1.0, 1.0]) == pytest.approx(0.015)
+    assert alpha([4, 5, 6, 7, 8], [9.0] * 5) == pytest.approx(0.015)  # kept while there is nothing to read
+    history = run(lucky(), Loop(schedule=VarianceCap, num_steps=60), seeds=5)
+    assert 0.03 < history.alpha[30:].median() < 0.3
+    with pytest.raises(ValueError, match="hold no arms"):
+        rule.update(experiments.rules.Signals(reward=0.0))
+
+
+def test_a_table_finds_one_row_and_says_what_is_missing():
+    table = Table()
+    row = table.add("part", "apo", "reward", [0.0, 1.0, 2.0, 3.0], alpha=0.35)
+    assert (row.seeds, row.mean, row.median) == (4, 1.5, 1.5) and row.low < 1.5 < row.high
+    assert table.one(part="part", alpha=0.35) is row and table.where(x=math.nan) == [row]
+    table.add("part", "apo", "reward", [0.0, 1.0], alpha=0.9)
+    with pytest.raises(ValueError, match="2 rows have .*'rule': 'apo'.*expected one"):
+        table.one(rule="apo")
+    found = table.add_statistic(
+        "part", "ratio", "x", torch.tensor([[2.0, 2.0], [4.0, 4.0]]), lambda v: v[:, 1].mean(-1) / v[:, 0].mean(-1)
+    )
+    assert (found.mean, found.low, found.high, found.seeds) == (2.0, 2.0, 2.0, 2)
+
+
+def test_a_trainer_experiment_is_judged_from_its_table(capsys, monkeypatch, tmp_path):
+    def judge(table):
+        return Verdict("cannot be told", "weak", "Too few seeds.")
+
+    words = dict.fromkeys(("title", "question", "paper", "theory", "settings", "controls", "rule"), "words of the file")
+    trainer = Experiment(number=4, name="x", sweep="full/configs/experiments/x.yaml", judge=judge, draw=None, **words)
+    assert trainer.kind == "trainer"
+    with pytest.raises(ValueError, match="run python full/sweep.py full/configs/experiments/x.yaml"):
+        perform(trainer, 10, quick=True)
+    monkeypatch.setattr("toys.experiments.__main__.load", lambda: {"x": trainer})
+    assert main(["x", "--out", str(tmp_path)]) == 0
+    assert "python full/sweep.py full/configs/experiments/x.yaml" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="neither run and sweep"):
+        Experiment(number=4, name="x", judge=judge, draw=None, **words)
+    with pytest.raises(ValueError, match="answer is 'yes'; expected one of holds"):
+        Verdict("yes", "weak", "")
+
+
+def test_the_command_line_lists_and_refuses(capsys):
+    assert main([]) == 0
+    assert [line.split()[1] for line in capsys.readouterr().out.splitlines()] == list(ALL)
+    assert main(["risk"]) == 2
+    assert "did you mean 'risk_attitude'" in capsys.readouterr().err
+    assert main(["sanity", "--seeds", "1"]) == 2
+    assert "expected at least 4" in capsys.readouterr().err
+
+
+def test_rows_know_their_columns():
+    assert list(Row.__dataclass_fields__)[:4] == ["part", "rule", "metric", "seeds"]
