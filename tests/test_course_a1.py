@@ -4,6 +4,7 @@ import contextlib
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -13,6 +14,7 @@ from toys.course.judging import judge
 
 A1 = load("a1")
 ADA = Student("ada", "test")
+CLASS = [Student(f"s{i}", "test") for i in range(8)]
 
 
 def looped(log_q, log_p, alpha):
@@ -49,11 +51,173 @@ def numpy_like(log_q, log_p, alpha):
     return torch.sum(torch.exp(log_p) * torch.where(torch.abs(log_w) < 1e-4, series, f), axis=-1)
 
 
-@pytest.mark.parametrize("answer", [looped, numpy_like])
-def test_other_right_styles_pass(answer):
-    for seed in range(5):
-        verdicts = judge(A1["alpha_divergence"], answer, ADA, fresh=str(seed))
+def box_cox_by_numpy(log_w, alpha):
+    values = log_w.numpy()
+    return values if alpha == 0 else np.expm1(alpha * values) / alpha
+
+
+def box_cox_looped(log_w, alpha):
+    flat = [x if alpha == 0 else math.expm1(alpha * x) / alpha for x in log_w.flatten().tolist()]
+    return torch.tensor(flat, dtype=log_w.dtype).reshape(log_w.shape)
+
+
+def grad_by_jacobian(log_q, log_p, alpha):
+    """The softmax's Jacobian written out, diag(p) - p p^T."""
+    p, r = torch.exp(log_p), log_q - log_p
+    z = r if alpha == 0 else torch.expm1(alpha * r) / alpha
+    jacobian = torch.diag_embed(p) - p[..., :, None] * p[..., None, :]
+    return -(jacobian @ z[..., None])[..., 0]
+
+
+def grad_looped(log_q, log_p, alpha):
+    if log_q.dim() > 1:
+        rows = zip(log_q.flatten(0, -2), log_p.flatten(0, -2), strict=True)
+        return torch.stack([grad_looped(a, b, alpha) for a, b in rows]).reshape(log_q.shape)
+    q, p = log_q.tolist(), log_p.tolist()
+    z = [(a - b) if alpha == 0 else math.expm1(alpha * (a - b)) / alpha for a, b in zip(q, p, strict=True)]
+    mean = sum(math.exp(b) * w for b, w in zip(p, z, strict=True))
+    return torch.tensor([-math.exp(b) * (w - mean) for b, w in zip(p, z, strict=True)], dtype=log_q.dtype)
+
+
+def gaussian_vectorised(x, log_q, alpha, means, sds):
+    log_p = torch.distributions.Normal(means[:, None, None], sds[None, :, None]).log_prob(x)
+    values = numpy_like(log_q.expand_as(log_p), torch.log_softmax(log_p, -1), alpha)
+    i, j = np.unravel_index(int(values.argmin()), values.shape)
+    return means[i], sds[j], values[i, j]
+
+
+def gaussian_by_sorting(x, log_q, alpha, means, sds):
+    found = []
+    for mean in means:
+        for sd in sds:
+            density = torch.exp(-((x - mean) ** 2) / (2 * sd**2)) + 1e-300
+            found.append((float(apo_edu.alpha_divergence(log_q, (density / density.sum()).log(), alpha)), mean, sd))
+    value, mean, sd = min(found)
+    return [float(mean), float(sd), value]
+
+
+def lyapunov_by_velocity(logits, log_q, alpha):
+    """The rate as (u - u*) times the velocity, not as a covariance."""
+    u, target = logits - logits.mean(), log_q - log_q.mean()
+    velocity = -grad_by_jacobian(log_q, logits.log_softmax(-1), alpha)
+    return (u - target).square().sum() / 2, torch.dot(u - target, velocity)
+
+
+def lyapunov_looped(logits, log_q, alpha):
+    u, v = logits.tolist(), log_q.tolist()
+    away = [a - b for a, b in zip(u, v, strict=True)]
+    away = [a - sum(away) / len(away) for a in away]
+    total = math.log(sum(map(math.exp, u)))
+    p, r = [math.exp(a - total) for a in u], [b - a + total for a, b in zip(u, v, strict=True)]
+    z = [x if alpha == 0 else math.expm1(alpha * x) / alpha for x in r]
+    mean = sum(a * b for a, b in zip(p, z, strict=True))
+    return sum(a * a for a in away) / 2, sum(d * w * (x - mean) for d, w, x in zip(away, p, z, strict=True))
+
+
+RIGHT = {
+    "alpha_divergence": (looped, numpy_like),
+    "box_cox": (box_cox_by_numpy, box_cox_looped),
+    "alpha_divergence_grad": (grad_by_jacobian, grad_looped),
+    "best_gaussian": (gaussian_vectorised, gaussian_by_sorting),
+    "lyapunov": (lyapunov_by_velocity, lyapunov_looped),
+}
+
+
+@pytest.mark.parametrize(("name", "answer"), [(name, f) for name, answers in RIGHT.items() for f in answers])
+def test_other_right_styles_pass(name, answer):
+    for seed in range(4):
+        verdicts = judge(A1[name], answer, ADA, fresh=str(seed))
         assert all(verdict.passed for verdict in verdicts), [v.says for v in verdicts if not v.passed]
+
+
+def test_every_function_has_other_right_styles():
+    assert set(RIGHT) == {exercise.name for exercise in A1.exercises if not exercise.value}
+
+
+def test_values_as_students_write_them():
+    for student in CLASS:
+        (q, q_tails), (p, p_tails) = A1["by_hand"].numbers(student.generator("by_hand")).values()
+        forward = q * math.log(q / p) + q_tails * math.log(q_tails / p_tails)
+        reverse = p * math.log(p / q) + p_tails * math.log(p_tails / q_tails)
+        rounded = [round(forward, 3), round(reverse, 3)]
+        for answer in ((forward, reverse), rounded, torch.tensor(rounded), np.array(rounded)):
+            if min(rounded) > 0.2:  # three digits, not three decimals
+                assert judge(A1["by_hand"], answer, student)[0].passed
+
+
+def test_rising_takes_any_example_that_rises():
+    """Another search than the reference's: four arms, the library's gradient, any order."""
+    for student in CLASS:
+        flow = student.numbers(A1["rising"])["alpha_flow"]
+        generator = torch.Generator().manual_seed(5)
+        log_q, log_p = (2 * torch.randn(2, 20000, 4, generator=generator, dtype=torch.float64)).log_softmax(-1)
+        order = 1.3 if flow < 0.5 else -0.3
+        slopes = apo_edu.alpha_divergence_grad(log_q, log_p, order), apo_edu.alpha_divergence_grad(log_q, log_p, flow)
+        at = int(torch.cosine_similarity(*slopes, dim=-1).argmin())
+        (verdict,) = judge(A1["rising"], (log_q[at].exp(), log_p[at].exp(), order), student)
+        assert verdict.passed, verdict.says
+
+
+# Mistakes as students write them, in plain torch and without the library: the same diagnosis as the named one.
+def plain(body, head="log_q, log_p, alpha"):
+    names = {"torch": torch, "math": math, "apo_edu": apo_edu}
+    exec(f"def answer({head}):\n" + "\n".join(f"    {line}" for line in body.strip().splitlines()), names)
+    return names["answer"]
+
+
+KLS = """
+if alpha == 0: return (log_p.exp() * (log_p - log_q)).sum(-1)
+if alpha == 1: return (log_q.exp() * (log_q - log_p)).sum(-1)
+"""
+POWERS = "s = (log_q.exp()**alpha * log_p.exp()**(1 - alpha)).sum(-1)\n"
+NAIVE = POWERS + "return (1 - s) / (alpha * (1 - alpha))"
+GRAD = "return -p * (z - (p * z).sum(-1, keepdim=True))"
+WEIGHT = "r = log_q - log_p\nz = r if alpha == 0 else torch.expm1(alpha * r) / alpha\np = log_p.exp()\n"
+FLOW = "log_p = logits.log_softmax(-1)\n" + WEIGHT + "d = logits - log_q\nc = d - d.mean()\n"
+SEARCH = """
+best = None
+for m in means.tolist():
+    for s in sds.tolist():
+        log_p = SHAPE.log_softmax(-1)
+        v = float(apo_edu.alpha_divergence(log_q, log_p, alpha))
+        if best is None or v < best[2]:
+            best = (m, s, v)
+return best
+"""
+CLAMP = "alpha = min(max(alpha, 1e-6), 1 - 1e-6) if 0 <= alpha <= 1 else alpha\n"
+WRONG = [
+    ("alpha_divergence", "the naive form", KLS + NAIVE),
+    ("alpha_divergence", "no limits", NAIVE),
+    ("alpha_divergence", "arguments swapped", "log_q, log_p = log_p, log_q\n" + KLS + NAIVE),
+    ("alpha_divergence", "1/alpha missing", KLS + POWERS + "return (1 - s) / (1 - alpha)"),
+    ("alpha_divergence", "Renyi's divergence", KLS + "return (alpha * log_q + (1 - alpha) * log_p).logsumexp(-1) / (alpha - 1)"),
+    ("alpha_divergence", "an epsilon for the limits", CLAMP + NAIVE),
+    ("alpha_divergence", "mean for sum", KLS.replace("sum", "mean") + NAIVE + " / log_q.shape[-1]"),
+    ("box_cox", "no limit", "return (log_w.exp()**alpha - 1) / alpha"),
+    ("box_cox", "digits lost", "return log_w if alpha == 0 else (log_w.exp()**alpha - 1) / alpha"),
+    ("box_cox", "log w taken for w", "return log_w if alpha == 0 else (log_w**alpha - 1) / alpha"),
+    ("box_cox", "the limit is 1", "return torch.ones_like(log_w) if alpha == 0 else (log_w.exp()**alpha - 1) / alpha"),
+    ("alpha_divergence_grad", "no centring", WEIGHT + "return -p * z"),
+    ("alpha_divergence_grad", "plain mean", WEIGHT + "return -p * (z - z.mean(-1, keepdim=True))"),
+    ("alpha_divergence_grad", "sign", WEIGHT + "return p * (z - (p * z).sum(-1, keepdim=True))"),
+    ("alpha_divergence_grad", "p missing", WEIGHT + "return (p * z).sum(-1, keepdim=True) - z"),
+    ("alpha_divergence_grad", "1/alpha missing", WEIGHT + "z = z if alpha == 0 else alpha * z\n" + GRAD),
+    ("lyapunov", "not centred", FLOW + "return (d**2).sum() / 2, -((p * r * z).sum() - (p * r).sum() * (p * z).sum())"),
+    ("lyapunov", "no covariance", FLOW + "return (c**2).sum() / 2, -(p * r * z).sum()"),
+    ("lyapunov", "sign of the rate", FLOW + "return (c**2).sum() / 2, (p * r * z).sum() - (p * r).sum() * (p * z).sum()"),
+    ("best_gaussian", "1/2 missing", SEARCH.replace("SHAPE", "(-((x - m) / s)**2)")),
+    ("best_gaussian", "variance for sd", SEARCH.replace("SHAPE", "(-(x - m)**2 / (2 * s))")),
+]  # fmt: skip
+HEADS = {"box_cox": "log_w, alpha", "lyapunov": "logits, log_q, alpha", "best_gaussian": "x, log_q, alpha, means, sds"}
+
+
+@pytest.mark.parametrize(("name", "mistake", "body"), WRONG, ids=[f"{name}-{mistake}" for name, mistake, _ in WRONG])
+def test_mistakes_as_students_write_them(name, mistake, body):
+    answer = plain(body, HEADS.get(name, "log_q, log_p, alpha"))
+    verdicts = [verdict for verdict in judge(A1[name], answer, ADA) if not verdict.passed]
+    # Written naively, a second fault, lost digits, may show where the named one does not; then the check's hint is given.
+    assert verdicts[0].mistake == mistake, [(v.mistake, v.says) for v in verdicts]
+    assert {verdict.mistake for verdict in verdicts} <= {mistake, "other"}
 
 
 def test_the_right_answer_for_another_alpha_fails():
@@ -70,6 +234,12 @@ def test_the_right_answer_for_another_alpha_fails():
 def test_an_unnamed_mistake_is_shown_with_its_case():
     verdicts = judge(A1["alpha_divergence"], lambda q, p, a: apo_edu.alpha_divergence(q, p, a) ** 2, ADA, guarded=False)
     assert "expected" in verdicts[0].says and "log_p of shape (5,), alpha = 0.2" in verdicts[0].says
+
+
+def test_a_wrong_shape_is_named():
+    body = KLS.replace("-1", "") + POWERS.replace("-1", "") + "return (1 - s) / (alpha * (1 - alpha))"
+    verdict = next(v for v in judge(A1["alpha_divergence"], plain(body), ADA) if v.check.name == "batch")
+    assert "gives shape (); expected (2, 3)" in verdict.says and "last dimension only" in verdict.says
 
 
 def test_factors_are_named():

@@ -164,6 +164,7 @@ $$D_\alpha(q\,\|\,p) = \frac{1 - \sum_i q_i^\alpha\, p_i^{1-\alpha}}{\alpha(1-\a
             cases=pairs(0.0, 0.4, 1.0, shape=(2, 4)),
             probe=slope,
             rtol=1e-7,
+            noisy=True,
         ),
     ),
     mistakes=(

@@ -52,72 +52,91 @@ def judge(exercise: Exercise, answer: Any, student: Student, *, fresh: str = "",
         fresh: other random cases than the student saw, for grading; the student's own numbers stay.
         guarded: whether calls of the library count as a mistake.
     """
-    numbers = student.numbers(exercise)
-    cases = {
-        check.name: list(check.cases(student.generator(f"{exercise.name}.{check.name}", fresh), numbers))
-        for check in exercise.checks
-    }
-
-    def signature(given: Any, seconds: float | None = None) -> dict[str, list[Any]]:
-        results: dict[str, list[Any]] = {}
-        slow: Failure | None = None
-        for check in exercise.checks:
-            results[check.name] = (
-                [slow] * len(cases[check.name]) if slow else _run(exercise, check, given, cases[check.name], seconds)
-            )
-            slow = slow or next(
-                (one for one in results[check.name] if isinstance(one, Failure) and one.kind == "too slow"), None
-            )
-        return results
-
-    def agreeing(one: dict[str, list[Any]], other: dict[str, list[Any]]) -> dict[str, bool]:
-        return {
-            check.name: all(_agree(a, b, check) for a, b in zip(one[check.name], other[check.name], strict=True))
-            for check in exercise.checks
-        }
-
-    expected = signature(exercise.answer(exercise.referee or exercise.solution, numbers))
-    failures = [one.says for results in expected.values() for one in results if isinstance(one, Failure)]
-    if failures:
-        raise RuntimeError(f"the referee of {exercise.name} fails: {failures[0]} Mend the exercise, not the answer.")
+    bench = _Bench(exercise, student, fresh)
     watch = _Watch(exercise.library)
-    given = signature(watch(answer) if guarded else answer, exercise.seconds)
-    right = agreeing(given, expected)
+    given = bench.results(watch(answer) if guarded else answer, exercise.seconds)
     if watch.called:
         says = f"this calls {watch.called[0]}: writing it yourself is the point here. The library's function is the referee."
         return [Verdict(check, False, says, "calls the library") for check in exercise.checks]
-    if all(right.values()):
-        return [Verdict(check, True) for check in exercise.checks]
-
-    same: dict[str, list[Mistake]] = {check.name: [] for check in exercise.checks if not right[check.name]}
-    whole = None
-    for mistake in exercise.mistakes:
-        theirs = signature(exercise.answer(mistake.answer, numbers))
-        agrees, theirs_right = agreeing(given, theirs), agreeing(theirs, expected)
-        agrees |= {c.name: right[c.name] == theirs_right[c.name] for c in exercise.checks if c.noisy}
-        if all(agrees.values()):
-            whole = mistake
-            break
-        for check in exercise.checks:
-            if check.name in same and agrees[check.name] and not check.noisy:
-                same[check.name].append(mistake)
+    right = bench.right(given)
+    named = {} if all(right.values()) else bench.mistakes(given, right)
     verdicts = []
     for check in exercise.checks:
         if right[check.name]:
             verdicts.append(Verdict(check, True))
-            continue
-        general = _general(exercise, check, given[check.name], expected[check.name], cases[check.name])
-        if whole:
-            verdict = Verdict(check, False, whole.says, whole.name)
-        elif general.kind != "other":
-            verdict = Verdict(check, False, general.says, general.kind)
-        elif same[check.name]:
-            mistake = same[check.name][0]
-            verdict = Verdict(check, False, mistake.says, mistake.name)
+        elif check.name in named:
+            verdicts.append(Verdict(check, False, named[check.name].says, named[check.name].name))
         else:
-            verdict = Verdict(check, False, general.says, general.kind)
-        verdicts.append(verdict)
+            general = _general(exercise, check, given[check.name], bench.expected[check.name], bench.cases[check.name])
+            verdicts.append(Verdict(check, False, general.says, general.kind))
     return verdicts
+
+
+Results = dict[str, list[Any]]  # by the check's name, one a case
+
+
+class _Bench:
+    """An exercise with its cases drawn and what the referee says on them."""
+
+    def __init__(self, exercise: Exercise, student: Student, fresh: str):
+        self.exercise, self.numbers = exercise, student.numbers(exercise)
+        self.cases = {
+            check.name: list(check.cases(student.generator(f"{exercise.name}.{check.name}", fresh), self.numbers))
+            for check in exercise.checks
+        }
+        self.expected = self.results(exercise.answer(exercise.referee or exercise.solution, self.numbers))
+        failures = [one.says for results in self.expected.values() for one in results if isinstance(one, Failure)]
+        if failures:
+            raise RuntimeError(
+                f"the referee of {exercise.name} fails: {failures[0]} Mend the exercise, not the answer."
+            )
+
+    def results(self, answer: Any, seconds: float | None = None) -> Results:
+        """What an answer gives on all cases; after a check that took too long the others are not run."""
+        results: Results = {}
+        for check in self.exercise.checks:
+            results[check.name] = _run(self.exercise, check, answer, self.cases[check.name], seconds)
+            if any(isinstance(one, Failure) and one.kind == "too slow" for one in results[check.name]):
+                rest = {name: [results[check.name][-1]] * len(cases) for name, cases in self.cases.items()}
+                return rest | results
+        return results
+
+    def right(self, given: Results) -> dict[str, bool]:
+        """Which checks are passed."""
+        return {
+            check.name: all(map(functools.partial(_agree, check), given[check.name], self.expected[check.name]))
+            for check in self.exercise.checks
+        }
+
+    def mistakes(self, given: Results, right: dict[str, bool]) -> dict[str, Mistake]:
+        """For each wrong check the mistake that explains it, where there is one.
+
+        A mistake that gives the student's values on all checks explains them all; noisy checks count by being right or
+        wrong. Failing that, one that does so but for the noisy ones, and last one that agrees on the check alone.
+        """
+        exact = [check for check in self.exercise.checks if not check.noisy]
+        wrong = [check.name for check in self.exercise.checks if not right[check.name]]
+        any_exact = any(check.name in wrong for check in exact)
+        but_for_noise: dict[str, Mistake] = {}
+        alone: dict[str, Mistake] = {}
+        for mistake in self.exercise.mistakes:
+            theirs = self.results(self.exercise.answer(mistake.answer, self.numbers))
+            their_right = self.right(theirs)
+            agrees = {
+                check.name: all(
+                    map(functools.partial(_agree, check, alike=True), given[check.name], theirs[check.name])
+                )
+                for check in exact
+            }
+            if all(agrees.values()):
+                if right == their_right:
+                    return dict.fromkeys(wrong, mistake)
+                if any_exact and not but_for_noise:
+                    but_for_noise = {name: mistake for name in wrong if not their_right[name]}
+            for name in wrong:
+                if agrees.get(name) and not _is_general(given[name]):
+                    alone.setdefault(name, mistake)
+        return but_for_noise or alone
 
 
 def missing(exercise: Exercise) -> list[Verdict]:
@@ -205,8 +224,21 @@ def _plain(value: Any) -> Any:
     return Failure("wrong type", f"gives a {type(value).__name__}; expected numbers or tensors.")
 
 
-def _agree(one: Any, other: Any, check: Check) -> bool:
-    """Whether two results are the same within the check's tolerance; NaN equals NaN, failures by their words."""
+def _is_general(results: list[Any]) -> bool:
+    """Whether a result says by itself what is wrong: an exception, nothing at all, a number that is not finite."""
+    return any(
+        one is None
+        or (isinstance(one, Failure) and one.kind != "says")
+        or (isinstance(one, np.ndarray) and one.dtype != bool and not np.isfinite(one).all())
+        for one in results
+    )
+
+
+def _agree(check: Check, one: Any, other: Any, alike: bool = False) -> bool:
+    """Whether two results are the same within the check's tolerance; failures are compared by their words.
+
+    With `alike`, NaN and the infinities are the same: what 0/0 and 1e-17/0 give is a matter of rounding.
+    """
     if isinstance(one, Failure) or isinstance(other, Failure):
         return (
             isinstance(one, Failure)
@@ -215,12 +247,17 @@ def _agree(one: Any, other: Any, check: Check) -> bool:
             and one.says == other.says
         )
     if isinstance(one, tuple) and isinstance(other, tuple):
-        return len(one) == len(other) and all(_agree(a, b, check) for a, b in zip(one, other, strict=True))
+        return len(one) == len(other) and all(_agree(check, a, b, alike) for a, b in zip(one, other, strict=True))
     if isinstance(one, np.ndarray) and isinstance(other, np.ndarray) and one.dtype != bool:
         if one.shape != other.shape:
             return False
         finite = np.isfinite(one) & np.isfinite(other)
-        if not np.array_equal(one[~finite], other[~finite], equal_nan=True):
+        same = (
+            np.isfinite(one) == np.isfinite(other)
+            if alike
+            else finite | (one == other) | (np.isnan(one) & np.isnan(other))
+        )
+        if not same.all():
             return False
         one, other = one[finite], other[finite]
         return bool((np.abs(one - other) <= check.rtol * np.abs(other).max(initial=0.0) + check.floor).all())
@@ -231,7 +268,7 @@ def _general(
     exercise: Exercise, check: Check, given: list[Any], expected: list[Any], cases: list[tuple[Any, ...]]
 ) -> Failure:
     """What can be said without knowing the mistake; kind "other" where that is only where it differs."""
-    wrong = [i for i, (a, b) in enumerate(zip(given, expected, strict=True)) if not _agree(a, b, check)]
+    wrong = [i for i, (a, b) in enumerate(zip(given, expected, strict=True)) if not _agree(check, a, b)]
     first = wrong[0]
     at = f" for {shown}" if (shown := _show_case(exercise, cases[first])) else ""
     if given[first] is None:

@@ -38,7 +38,8 @@ class Check:
             probe a function is called on the case, and a value is compared as it is.
         rtol: largest difference, relative to the largest entry of the expected value.
         floor: difference always allowed, for expected values that are zero up to rounding.
-        noisy: a wrong value is rounding noise here, so a mistake agrees with an answer if both are wrong.
+        noisy: a wrong value tells nothing here (it is rounding, or follows from another fault), so a mistake agrees with an
+            answer if both are wrong.
         hint: said when the answer is wrong and no named mistake explains it.
     """
 
