@@ -138,7 +138,7 @@ def grade_all(
     seed: str = "",
     only: tuple[str, ...] | None = None,
     limits: Limits | None = None,
-    cell_seconds: float = 60.0,
+    cell_seconds: float | None = None,
     workers: int = 2,
 ) -> Iterator[Result]:
     """Grade submissions, each in a process of its own; yields them as they are done.
@@ -147,9 +147,11 @@ def grade_all(
         variant: the course's variant, from which with the student's id all numbers follow.
         seed: of the random cases; equal seeds give equal marks.
         only: judge these exercises only; the others are left out of the result.
-        limits, cell_seconds, workers: what each may use, the time of one cell, how many run at once.
+        limits, cell_seconds, workers: what each may use, processor time of one cell (None: a quarter of the assignment's),
+            how many run at once.
     """
     limits = limits or Limits(seconds=assignment.seconds)
+    cell_seconds = cell_seconds or assignment.seconds / 4
     drafts: dict[int, _Draft] = {}
     queue: list[tuple[int, runner.Task]] = []
     for index, submission in enumerate(submissions):
