@@ -482,3 +482,12 @@ def test_real_problems_take_the_same_path(tmp_path):
     samples = [json.loads(line) for line in (run / "completions.jsonl").read_text().splitlines()]
     assert all("put your final answer within \\boxed{}" in sample["prompt"] for sample in samples)
     assert all(accuracy(f"\\boxed{{{sample['answer']}}}", sample["answer"]) == 1.0 for sample in samples)
+
+
+def test_on_windows_one_line_says_where_it_runs():
+    code = "import sys; sys.platform = 'win32'; import full"
+    out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert out.returncode == 1 and out.stdout == ""
+    assert out.stderr.splitlines() == [
+        "full/ (training, evaluation) needs Linux or macOS: use WSL or a Codespace. apo_edu and toys run on Windows."
+    ]

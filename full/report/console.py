@@ -138,18 +138,24 @@ def evaluation_line(when: str, result: Mapping[str, Any]) -> str:
     )
 
 
+def peak_memory_bytes() -> int:
+    """The most memory this process has held: of its GPU, or, on a CPU, resident."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux kibibytes
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
 def summarize(
     config: TrainConfig, before: Mapping[str, Any], after: Mapping[str, Any], seconds: float
 ) -> dict[str, Any]:
     """summary.json."""
-    on_gpu = torch.cuda.is_available()
-    peak = torch.cuda.max_memory_allocated() if on_gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return {
         "eval_before": dict(before),
         "eval_after": dict(after),
         "steps": config.steps,
         "seconds": seconds,
-        "peak_memory_bytes": peak,
+        "peak_memory_bytes": peak_memory_bytes(),
         "seed": config.seed,
         "objective": config.objective,
         "schedule": config.schedule,
