@@ -90,6 +90,10 @@ def import_attribute(kind: str, path: str) -> Any:
         raise ValueError(
             f"{kind} is {path!r}, and {module} cannot be imported: {error}. Is its folder on PYTHONPATH?"
         ) from None
+    except Exception as error:  # whatever a module of somebody else's may do
+        raise ValueError(
+            f"{kind} is {path!r}, and {module} cannot be imported: {type(error).__name__}: {error}. Correct the module."
+        ) from error
     if not hasattr(found, attribute):
         raise ValueError(
             f"{kind} is {path!r}, and {module} has no {attribute!r}; expected module:name of something it defines."

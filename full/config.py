@@ -580,6 +580,34 @@ def is_read(option: str, options: Mapping[str, Any]) -> bool:
     return objective.reads(option) or (objective.reads_alpha and schedule.reads(option))
 
 
+def reads_alpha(options: Mapping[str, Any]) -> bool:
+    """Whether the objective of a run with these options reads alpha; otherwise its schedule is logged and has no effect."""
+    from apo_edu.objectives import find_objective
+
+    return find_objective(options["objective"], strict=False).reads_alpha
+
+
+def resting_alpha(options: Mapping[str, Any]) -> float | None:
+    """The alpha at which the schedule of a run with these options stays while nothing happens; None where it moves anyway."""
+    from apo_edu.schedules import find_schedule
+
+    given = options.get("schedule_options") or {}
+    return (
+        given.get("alpha_max", options["alpha_max"])
+        if find_schedule(options["schedule"], strict=False).rests_at_max
+        else None
+    )
+
+
+def filled(text: str, options: Mapping[str, Any], **more: Any) -> str:
+    """A record's sentence with the values of a run's options in it, and those of the options of a user's own."""
+    own = {**(options.get("objective_options") or {}), **(options.get("schedule_options") or {})}
+    try:
+        return text.format(**{**options, **own, **more})
+    except (KeyError, IndexError, ValueError):  # a user's sentence, or a run of another version
+        return text
+
+
 def readers(option: str) -> list[str]:
     """The built-in objectives and schedules that read an option; none for an option that every run reads."""
     from apo_edu.objectives import OBJECTIVES

@@ -7,6 +7,7 @@ so a configuration built by a program is as safe as one from the command line.
 import argparse
 import dataclasses
 import difflib
+import functools
 import math
 import types
 import typing
@@ -124,6 +125,7 @@ class Kind:
         return f"a list, each {single}" if self.many else single
 
 
+@functools.cache
 def kinds(cls: type) -> dict[str, Kind]:
     """The kind of each option of a configuration's class."""
     return {name: _kind(hint) for name, hint in typing.get_type_hints(cls).items()}

@@ -15,7 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this checkout, whatever else is installed
-from full.config import parse_config
+from full.config import parse_config, resting_alpha
 
 if __name__ == "__main__" and "--help" in sys.argv:
     parse_config()  # prints it and leaves, before anything slow is loaded
@@ -58,7 +58,7 @@ def main(argv: list[str] | None = None) -> None:
         return examine(trainer)
     run, plan, say = trainer.run, trainer.plan, console.line
     order = ProblemOrder(len(trainer.problems), config.prompts_per_batch, config.seed)
-    monitor = FailureMonitor(alpha_max=config.alpha_max if config.schedule in ("guarded", "ess") else None)
+    monitor = FailureMonitor(alpha_max=resting_alpha(vars(config)))
     console.plan(config, plan, trainer.model, trainer.rendered, accelerator, len(trainer.problems))
     sources = {"train": trainer.problems.info.description, "test": trainer.held_out.info.description}
     run.write_config(config, {**sources, "processes": accelerator.num_processes})

@@ -1,6 +1,7 @@
 """Imports run one way, the core is quiet, and no file hides an installed package."""
 
 import ast
+import re
 import sys
 from importlib.metadata import packages_distributions
 from pathlib import Path
@@ -144,6 +145,73 @@ def test_the_training_path_does_not_look_on():
     for name, imports in import_graph("full").items():
         if name not in EXEMPT and not name.startswith(LOOKS_ON):
             assert not [module for module in imports if module.startswith(LOOKS_ON)], name
+
+
+# Where names and what belongs to them are written down, so that nothing else has to know a name.
+OWNERS = ("full/engines/__init__.py",)
+KINDS = ("objective", "schedule", "engine")
+
+
+def compared_names(tree: ast.AST) -> list[int]:
+    """Lines that compare an objective, a schedule or an engine with a string, or look one up in a dict of strings."""
+    lines = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Compare):
+            parts = [node.left, *node.comparators]
+        elif isinstance(node, ast.Subscript):
+            parts = [node.value, node.slice]
+        elif isinstance(node, ast.Match):
+            parts = [node.subject, *(case.pattern for case in node.cases)]
+        else:
+            continue
+        if any(names_a_kind(part) for part in parts) and any(holds_text(part) for part in parts):
+            lines.append(node.lineno)
+    return lines
+
+
+def names_a_kind(node: ast.AST) -> bool:
+    """Whether an expression is config.objective, config["objective"], options.get("objective", ...) or the like."""
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "get" and node.args:
+        return isinstance(node.args[0], ast.Constant) and node.args[0].value in KINDS
+    if isinstance(node, ast.Subscript):
+        return isinstance(node.slice, ast.Constant) and node.slice.value in KINDS
+    name = getattr(node, "attr", getattr(node, "id", ""))
+    return name in KINDS
+
+
+def holds_text(node: ast.AST) -> bool:
+    """Whether an expression is a string, or a collection that holds one as it is written."""
+    if isinstance(node, ast.Dict):
+        return any(holds_text(key) for key in node.keys if key)
+    if isinstance(node, ast.Tuple | ast.List | ast.Set):
+        return any(map(holds_text, node.elts))
+    if isinstance(node, ast.MatchValue):
+        return holds_text(node.value)
+    return isinstance(node, ast.Constant) and isinstance(node.value, str)
+
+
+def test_compared_names_are_found():
+    for code in (
+        "config.objective == 'apo'", "if record.options['schedule'] in ('guarded', 'ess'): pass", "'hf' != engine",
+        "summary.get('objective', 'apo') == 'apo'", "{'apo': 1}[config.objective]",
+        "match config.engine:\n  case 'hf': pass",
+    ):  # fmt: skip
+        assert compared_names(ast.parse(code)), code
+    for code in ("config.lr_schedule == 'linear'", "config['objective']", "a.objective == b.objective", "record.clips"):
+        assert not compared_names(ast.parse(code)), code
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "full").rglob("*.py")), ids=lambda path: f"{path.parent.name}/{path.name}"
+)
+def test_no_tool_compares_names(path):
+    if path.relative_to(ROOT).as_posix() not in OWNERS:
+        assert not compared_names(ast.parse(path.read_text())), path
+
+
+def test_no_page_compares_names():
+    for path in (ROOT / "full").rglob("*.html"):
+        assert not re.search(r"\.(objective|schedule|engine)\s*(==|!=|in)\s", path.read_text())
 
 
 def test_no_other_top_level_folders():

@@ -108,6 +108,48 @@ def test_groups_are_told_apart_by_what_their_objective_reads(tmp_path):
     assert repeated == []
 
 
+def add_mismatch(folder):
+    rows = [json.loads(line) | {"mismatch_max": 0.01} for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+@pytest.mark.parametrize("engine", ["hf", "vllm"])
+def test_the_importance_cap_counts_where_the_engine_differed_from_the_policy(tmp_path, engine):
+    folders = [
+        write_run(tmp_path / f"{cap}", importance_cap=cap, seed=seed, engine=engine)
+        for seed, cap in enumerate((2.0, 3.0))
+    ]
+    assert sorted(groups_of(*folders)[0]["apo guarded"].runs) == [0, 1]  # no weight was anything but 1
+    groups, repeated = groups_of(*map(add_mismatch, folders))
+    assert sorted(groups) == ["apo guarded, importance_cap 2.0", "apo guarded, importance_cap 3.0"] and repeated == []
+
+
+@pytest.mark.parametrize(
+    ("options", "labels"),
+    [
+        ({"off_policy": "clip"}, ["apo guarded, off_policy none", "apo guarded, off_policy clip"]),
+        ({"off_policy_epsilon": 0.1}, ["apo guarded"]),  # not read without off_policy clip
+        ({"ess_fraction": 0.9}, ["apo guarded"]),
+        ({"objective": "adpo", "schedule": "fixed", "rho": 0.5}, ["apo guarded", "adpo"]),
+        ({"schedule": "ess", "tau_anc": 0.1}, ["apo guarded, tau_anc 0.5", "apo ess, tau_anc 0.1"]),
+        ({"schedule_options": {"rho": 0.5}}, ["apo guarded, schedule_options none", "apo guarded, schedule_options rho=0.5"]),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_tells_groups_apart_is_read_off_the_records(tmp_path, options, labels):
+    groups, _ = groups_of(write_run(tmp_path / "a"), write_run(tmp_path / "b", seed=1, **options))
+    assert list(groups) == labels
+
+
+def test_an_option_of_another_version_tells_groups_apart(tmp_path):
+    folders = [write_run(tmp_path / name, seed=seed) for seed, name in enumerate("ab")]
+    for value, folder in enumerate(folders):
+        with open(folder / "config.yaml", "a") as file:
+            file.write(f"future_option: {value}\n")
+    assert sorted(groups_of(*folders)[0]) == ["apo guarded, future_option 0", "apo guarded, future_option 1"]
+
+
 def test_a_seed_counts_once(tmp_path):
     groups, repeated = groups_of(write_run(tmp_path / "a"), write_run(tmp_path / "b"))
     assert len(groups["apo guarded"].runs) == 1

@@ -362,7 +362,7 @@ def test_clipping_that_cannot_occur_is_told():
         ({"confidence_from": "anchored", "objective": "grpo"}, 0.0, "ok", "grpo has no alpha"),
         ({"confidence_from": "anchored", "schedule": "fixed"}, 0.0, "ok", "fixed: alpha = 0.6"),
         ({"schedule": "ess"}, 0.0, "ok", "effective sample size is 0.5 of a group"),
-        ({"schedule": "linear"}, 0.0, "ok", "alpha from 0.9 to 0.35 over 200 steps"),
+        ({"schedule": "linear"}, 0.0, "ok", "alpha from 0.9 to 0.35 over the run's optimiser steps, 200"),
     ],
 )
 def test_schedules(changes, confidence, verdict, text):

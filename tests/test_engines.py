@@ -346,7 +346,7 @@ def test_each_step_of_trl_has_the_gradient_of_apo(trl_apo, tmp_path, level):
 
 def test_guarded_alpha_sees_the_signals_of_the_step(trl_apo, tmp_path):
     schedule = GuardedAlpha(rho=0.5)
-    trainer = make_trainer(tmp_path, schedule=schedule)
+    trainer = make_trainer(tmp_path, schedule=schedule, confidence_from="candidates")
     trainer.train()
     ema = None
     for step, (alpha, confidence) in enumerate(
@@ -367,6 +367,34 @@ def test_guarded_alpha_sees_the_signals_of_the_step(trl_apo, tmp_path):
     state = schedule.state_dict()
     trainer.evaluate()
     assert schedule.state_dict() == state
+
+
+def test_confidence_from_tokens_is_the_entropy_of_the_policy_at_each_token(trl_apo, tmp_path):
+    trainer = make_trainer(tmp_path, schedule=GuardedAlpha(), max_steps=2)
+    trainer.train()
+    for step, confidence in enumerate(logged(trainer, "confidence")):
+        model, total, tokens = small_model(), 0.0, 0
+        for row in range(8):  # two groups of four; every token's whole distribution, one completion at a time
+            prompt, ids = TOKENIZER(PROMPTS[step * 2 + row // 4])["input_ids"], completion(step, row)
+            with torch.no_grad():
+                logits = model(torch.tensor([prompt + ids])).logits[0, len(prompt) - 1 : -1].double()
+            total += torch.special.entr(logits.softmax(-1)).sum().item()
+            tokens += len(ids)
+        assert confidence == pytest.approx(1 - total / tokens / math.log(logits.shape[-1]), abs=1e-5)
+
+
+def test_confidence_from_answers_counts_what_is_boxed(trl_apo, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(trl_apo, "answer_number", lambda text: seen.append(text) or len(text) % 2)
+    trainer = make_trainer(tmp_path, schedule=GuardedAlpha(), confidence_from="answers", max_steps=1)
+    trainer.train()
+    batch, entropies = our_batch(0)[2], []
+    for group in range(2):
+        answers = [len(text) % 2 for i, text in enumerate(seen[group * 4 : group * 4 + 4]) if batch.valid[group, i]]
+        shares = [answers.count(a) / len(answers) for a in set(answers)]
+        entropies.append(-sum(f * math.log(f) for f in shares) / math.log(len(answers)))
+    assert len(seen) == 8 and logged(trainer, "confidence") == [pytest.approx(1 - sum(entropies) / 2, abs=1e-6)]
+    assert trl_apo.text_of([{"role": "assistant", "content": "a"}, {"role": "tool", "content": None}]) == "a"
 
 
 def test_trl_trains_and_resumes_with_the_schedule(trl_apo, tmp_path):
@@ -394,7 +422,7 @@ def test_trl_trains_and_resumes_with_the_schedule(trl_apo, tmp_path):
         ({"mask_truncated_completions": True}, "mask_truncated_completions is True; expected False"),
         ({"tau_anc": 0.0}, "tau_anc is 0.0; expected a finite number > 0"),
         ({"beta_r": -1.0}, "beta_r is -1.0; expected a finite number > 0"),
-        ({"confidence_from": "anchored"}, "confidence_from is 'anchored'; expected one of 'candidates', 'target'"),
+        ({"confidence_from": "anchored"}, "confidence_from is 'anchored'; expected one of 'tokens', 'answers',"),
     ],
 )
 def test_trl_options_under_which_it_would_not_be_apo_are_refused(trl_apo, tmp_path, option, message):

@@ -8,6 +8,7 @@ time than there is. Nothing is written and no weight is changed.
 them. What is measured comes from full/doctor/measure.py; here it is judged.
 """
 
+import dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -16,9 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from apo_edu import palette
-from apo_edu.schedules import Signals
-from full.config import TrainConfig
+from apo_edu import LIMITS, palette
+from apo_edu.schedules import SCHEDULES, Signals
+from full.config import TrainConfig, filled
 from full.doctor.measure import (
     Drawn,
     FirstUpdate,
@@ -41,17 +42,6 @@ COLORS = {"ok": palette.GREEN, "look": palette.ORANGE, "stop": palette.VERMILION
 
 # So many groups without any signal, or completions without any box, are no bad luck: were 10 % otherwise, one in 30 times.
 SURE = 32
-
-
-# What the loss is on the first update, whatever the policy.
-FIRST_LOSS = {
-    "apo": "D_alpha(q || uniform)",
-    "adpo": "the logarithm of the group size",
-    "grpo": "0, since the advantages of a group sum to 0",
-    "gspo": "0, since the advantages of a group sum to 0",
-    "dapo": "the advantages of a group sum to 0, but for their weights by length",
-    "dr_grpo": "the advantages of a group sum to 0, but for their weights by length",
-}
 
 
 class NotReady(UserError):
@@ -187,9 +177,10 @@ def plan_section(config: TrainConfig, plan: BatchPlan, num_problems: int) -> Sec
         f"{plural(config.steps, 'step')} = {plural(batches, 'batch', 'batches')}, {batches * prompts:,} prompts: "
         f"{plan.passes(num_problems):.2f} passes over {plural(num_problems, 'problem')}",
     )
-    if config.objective in ("apo", "adpo"):
-        clipping = "nothing is clipped, the anchor holds the policy; clip_fraction is always 0"
-        if updates == 1:
+    objective = config.objective_record
+    if not objective.clips and not stops_far_pushes(config):
+        clipping = "nothing is clipped; clip_fraction is always 0"
+        if updates == 1 and objective.reads("tau_anc"):
             clipping += ". With one update per batch u is 0 in each, and tau_anc only scales the gradient"
     elif updates == 1:
         clipping = "one update per batch: every ratio is 1, clip_fraction always 0, and GSPO is GRPO"
@@ -202,6 +193,11 @@ def plan_section(config: TrainConfig, plan: BatchPlan, num_problems: int) -> Sec
             f"{batches * updates} to use it up."
         )
     return section
+
+
+def stops_far_pushes(config: TrainConfig) -> bool:
+    """Whether tokens whose ratio has gone far enough are left out of an objective that has no clip of its own."""
+    return config.off_policy == "clip"
 
 
 def samples_section(config: TrainConfig, drawn: Drawn) -> Section:
@@ -285,7 +281,7 @@ def first_update_section(config: TrainConfig, scored: Scored, first: FirstUpdate
     section.fact(
         "kl_old", f"{first.kl_old:.1g}: the policy is its own anchor (u = 0), and p_theta uniform over a group"
     )
-    section.fact("loss", f"{first.loss:.4g}, a constant on the first update: {FIRST_LOSS[config.objective]}")
+    section.fact("loss", f"{first.loss:.4g}, a constant on the first update: {config.objective_record.first_loss}")
     if first.grad_norm is None:
         section.fact("gradient norm", f"not taken: {first.reason}")
     else:
@@ -321,44 +317,52 @@ def first_update_section(config: TrainConfig, scored: Scored, first: FirstUpdate
 def schedule_section(config: TrainConfig, signals: Signals, rewards: Tensor) -> Section:
     """What alpha will do, what it reads, and when it cannot do anything."""
     section = Section("Schedule of alpha")
-    top, bottom = config.alpha_max, config.alpha_min
-    reach = (top - bottom) * float(signals.confidence)
-    section.values = {"confidence": signals.confidence, "reach": reach}
-    rules = {
-        "fixed": f"fixed: alpha = {config.alpha:g}",
-        "linear": f"linear: alpha from {top:g} to {bottom:g} over {plural(config.steps, 'step')}",
-        "ess": f"ess: the alpha in [{bottom:g}, {top:g}] at which the effective sample size is {config.ess_fraction:g} of a "
-        "group",
-        "guarded": f"guarded: alpha = {top:g} - {top - bottom:g} x confidence x improvement",
-    }
-    section.fact("rule", rules[config.schedule])
-    if config.objective != "apo":
-        section.fact("use", f"none: {config.objective} has no alpha; it is only logged")
+    objective, schedule = config.objective_record, config.schedule_record
+    section.values = {"confidence": signals.confidence}
+    section.fact("rule", f"{schedule.name}: {filled(schedule.rule, vars(config))}")
+    if not objective.reads_alpha:
+        section.fact("use", f"none: {objective.name} has no alpha; it is only logged")
         return section
-    if len(rewards.unique()) <= 2 and BatchPlan(config).updates == 1:
+    if objective.reads("beta_r") and len(rewards.unique()) <= 2 and BatchPlan(config).updates == 1:
         section.fact("use", "two rewards and one update per batch: alpha scales each prompt's gradient, never turns it")
-    if config.schedule != "guarded":
+    if "confidence" not in schedule.signals:
         return section
+    rest, lowest = alpha_range(config, signals)
+    section.values["reach"] = rest - lowest
     section.fact(
         "confidence",
         f"1 - normalised entropy of {config.confidence_from}: {signals.confidence:.3f} on these samples, so alpha may fall "
-        f"to {top - reach:.2f}",
+        f"to {lowest:.2f}",
     )
-    guard = (
-        f"beyond {config.noise_guard:g} x its standard error" if config.noise_guard else "noise too (see --noise_guard)"
-    )
-    section.fact("improvement", f"counts what the reward gains, {guard}")
+    if schedule.reads("noise_guard"):
+        guard = (
+            f"beyond {config.noise_guard:g} x its standard error"
+            if config.noise_guard
+            else "noise too (see --noise_guard)"
+        )
+        section.fact("improvement", f"counts what the reward gains, {guard}")
+    if not schedule.rests_at_max:
+        return section
     if config.confidence_from == "anchored":
         section.look(
             "confidence_from anchored reads p_theta, which is uniform on the first update of every batch: its confidence is "
             "0 and alpha stays at alpha_max. Take --confidence_from tokens."
         )
-    elif reach < 0.02 < top - bottom:
+    elif rest - lowest < LIMITS.alpha_reach < config.alpha_max - config.alpha_min:
+        held = next(record.name for record in SCHEDULES.values() if not record.moves)
         section.look(
-            f"so little confidence keeps alpha at {top:g}. Take --confidence_from tokens to let the schedule act, or "
-            "--schedule fixed to say what happens."
+            f"so little confidence keeps alpha at {rest:g}. Take --confidence_from tokens to let the schedule act, or "
+            f"--schedule {held} to say what happens."
         )
     return section
+
+
+def alpha_range(config: TrainConfig, signals: Signals) -> tuple[float, float]:
+    """(alpha of a first step with these signals, alpha if the reward rose far above its noise then); any schedule."""
+    schedule = config.make_schedule()
+    rest = float(schedule.update(signals))
+    far = float(signals.reward) + 1e3 * (1 + abs(float(signals.reward)) + config.noise_guard * float(signals.reward_se))
+    return rest, min(rest, float(schedule.update(dataclasses.replace(signals, reward=far))))
 
 
 def memory_section(config: TrainConfig, memory: Memory, *, failure: str = "") -> Section:

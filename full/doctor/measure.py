@@ -22,9 +22,10 @@ from accelerate.utils import DistributedType
 from torch import Tensor
 
 from apo_edu import group_signals
-from apo_edu.objectives import coefficients
+from apo_edu.objectives import coefficients, kl_old
 from apo_edu.schedules import Signals
 from full.data.order import ProblemOrder
+from full.engines import find_engine
 from full.logprobs.packing import micro_batches
 from full.rewards.answers import last_boxed
 from full.rewards.numbering import answer_number
@@ -274,7 +275,7 @@ def first_update(
         answers=gather_rows(rollout.answers, accelerator, config),
     )
     alpha = copy.deepcopy(trainer.schedule).update(signals)  # a copy, since reading it moves it
-    coef, loss, stats = coefficients(trainer.objective, batch, alpha=alpha, **config.off_policy_options)
+    coef, loss, _ = coefficients(trainer.objective, batch, alpha=alpha, **config.off_policy_options)
     made_up = not bool(coef.any())
     if made_up:
         rewards = torch.zeros_like(batch.rewards)
@@ -285,7 +286,7 @@ def first_update(
     coef = coef.flatten(0, 1)[rows * accelerator.process_index :][:rows]
     wanted = coef.ne(0).any(-1).nonzero().flatten().tolist()
     speed.kept = 1.0 if made_up else len(wanted) / rows
-    known = (loss.item(), alpha, stats["kl_old"].item(), signals, made_up)
+    known = (loss.item(), alpha, kl_old(batch).item(), signals, made_up)
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
         return FirstUpdate(*known, None, 0, "DeepSpeed knows the norm only once it has taken a step")
     if largest(trainer, float(memory.in_use + memory.gradients > memory.have)):
@@ -393,7 +394,8 @@ def memory_before(trainer: Trainer) -> Memory:
     in_use, have = memory_of(
         accelerator.device, accelerator.num_processes
     )  # after a pass: weights are read when needed
-    row = cache * longest + SAMPLING_BYTES * trainer.model.config.vocab_size if config.engine == "hf" else 0.0
+    samples_here = find_engine(config.engine).samples_with_policy
+    row = cache * longest + SAMPLING_BYTES * trainer.model.config.vocab_size if samples_here else 0.0
     batch = trainer.plan.local_completions
     evaluated = -(-len(trainer.held_out) // accelerator.num_processes) * config.eval_samples
     return Memory(
@@ -425,7 +427,7 @@ def estimate(trainer: Trainer, drawn: Drawn, speed: Speed) -> dict[str, float]:
 
     scored = (updates - 1) * mini  # the first update knows its log-probabilities
     if not trainer.engine.exact:  # and so does its engine's share, see `old_log_probabilities`
-        scored += rows - (mini if config.engine == "hf" and config.epochs == 1 else 0)
+        scored += rows - (mini if find_engine(config.engine).samples_with_policy and config.epochs == 1 else 0)
     batch = sample(rows)
     update = mini * speed.kept * speed.update * longer + scored * speed.score * longer / updates
     problems = -(-len(trainer.held_out) // processes)

@@ -16,16 +16,17 @@ if TYPE_CHECKING:  # the records are read for --help, which must not load torch
 class EngineRecord:
     """All that the rest of the trainer knows of an engine.
 
+    name: what the user calls it.
     module: where `make(config, model, tokenizer, model_name, accelerator)` is, and `require()`, which raises a UserError
         where the engine cannot run here; imported only when it is used.
-    scores_itself: whether log-probabilities of the first update's rows can be taken from it, since it computes with the
-        policy's own weights in this process.
+    samples_with_policy: whether it samples with the policy's own weights in this process: then it knows the entropies of
+        what it sampled, and its keys and values take memory only while it samples.
     help: one line.
     """
 
     name: str
     module: str
-    scores_itself: bool
+    samples_with_policy: bool
     help: str
 
     def require(self) -> None:
@@ -46,13 +47,13 @@ ENGINES = {
         EngineRecord(
             name="hf",
             module="full.engines.hf",
-            scores_itself=True,
+            samples_with_policy=True,
             help="transformers' model in this process, on any device.",
         ),
         EngineRecord(
             name="vllm",
             module="full.engines.vllm",
-            scores_itself=False,
+            samples_with_policy=False,
             help="vLLM in this process; an extra of its own.",
         ),
     )

@@ -11,9 +11,10 @@ TRL's loss_type "grpo" is the mean over completions of the mean over tokens of -
 A from `full.peers.group_reshaped_advantages`, its gradient is that of `apo_edu.objectives.apo` with logp_reduction
 "mean" and scale "none", to rounding, however rows are spread over micro-batches and processes (tests/test_engines.py).
 That holds for every step of the default, one optimiser step per generation batch. With more, a warning says that only the
-first is on policy; where TRL shares a batch out among steps, groups are torn apart, and that step has its rows' part of
-APO's gradient. TRL's other knobs act on top as they do on GRPO: a KL term (beta), an entropy bonus, the
-importance weights of vLLM.
+first is on policy; where TRL splits a batch among steps, groups are split too, and such a step has its rows' part of APO's
+gradient. Later steps carry TRL's ratio and its clip, which is the trainer's `off_policy` "clip" with TRL's epsilon and with
+the anchor at the policy itself; "none" and "ratio" do not exist here. TRL's other knobs act on top as they do on GRPO: a
+KL term (beta), an entropy bonus, the importance weights of vLLM.
 
 Completions for which every reward function returns None are left out of their group, as TRL does. The schedule is updated
 once per generation batch, logged as `alpha` (with `confidence` and `improvement` where it has them), and saved in the
@@ -24,6 +25,7 @@ Tested on one and two processes on a CPU. Untested: vLLM, DeepSpeed, FSDP, image
 
 import inspect
 import json
+import math
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,12 +42,20 @@ from apo_edu import FixedAlpha, Signals, group_signals
 from apo_edu.schedules import Schedule, record_of
 from apo_edu.validation import require_choice, require_positive
 from full.peers import group_reshaped_advantages, on_policy_batch
+from full.rewards.numbering import answer_number
 
 # TRL's private methods that APOTrainer overrides or calls, with the arguments that it relies on.
 HOOKS = {
     "_calculate_rewards": ("inputs", "prompts", "completions", "completion_ids_list"),
     "_generate_and_score_completions": ("inputs",),
-    "_get_per_token_logps_and_entropies": ("model", "input_ids", "attention_mask", "logits_to_keep", "batch_size"),
+    "_get_per_token_logps_and_entropies": (
+        "model",
+        "input_ids",
+        "attention_mask",
+        "logits_to_keep",
+        "batch_size",
+        "compute_entropy",
+    ),
     "_save_checkpoint": ("model", "trial"),
     "_load_optimizer_and_scheduler": ("checkpoint",),
 }
@@ -74,6 +84,11 @@ def require_hooks(trainer: type = GRPOTrainer, version: str = trl.__version__) -
 require_hooks()
 
 
+def text_of(completion: str | list[dict[str, Any]]) -> str:
+    """A completion's text; of a conversation, that of all its messages."""
+    return completion if isinstance(completion, str) else "".join(str(m.get("content") or "") for m in completion)
+
+
 @dataclass
 class APOConfig(GRPOConfig):
     """GRPOConfig with the options of APO, and with the two defaults under which TRL's gradient is APO's."""
@@ -83,10 +98,11 @@ class APOConfig(GRPOConfig):
     tau_anc: float = field(default=0.5, metadata={"help": "Anchor temperature > 0, nats per token. Paper: 0.5."})
     beta_r: float = field(default=0.3, metadata={"help": "Reward temperature > 0, unit of the reward. Paper: 0.3."})
     confidence_from: str = field(
-        default="candidates",
+        default="tokens",
         metadata={
-            "help": "Whose entropy is the schedule's confidence: 'candidates' (the policy over its own completions; one "
-            "more forward pass per generation batch) or 'target' (q); see apo_edu.group_signals."
+            "help": "Whose entropy is the schedule's confidence: 'tokens' (the policy's at each token) and 'candidates' (the "
+            "policy over its own completions) take one more forward pass per generation batch; 'answers' (the distinct "
+            "boxed answers of a group) and 'target' (q) take none; see apo_edu.group_signals."
         },
     )
 
@@ -102,7 +118,7 @@ class APOConfig(GRPOConfig):
                 raise ValueError(f"{name} is {getattr(self, name)!r}; expected {want!r}: {why}. Leave {name} out.")
         require_positive("tau_anc", self.tau_anc, remedy="The paper uses 0.5.")
         require_positive("beta_r", self.beta_r, remedy="The paper uses 0.3.")
-        require_choice("confidence_from", self.confidence_from, ("candidates", "target"))
+        require_choice("confidence_from", self.confidence_from, ("tokens", "answers", "candidates", "target"))
         passes = self.steps_per_generation * self.num_iterations
         if self.gradient_accumulation_steps % passes:
             warnings.warn(
@@ -134,9 +150,11 @@ class APOTrainer(GRPOTrainer):
         self.schedule = FixedAlpha() if schedule is None else schedule
         super().__init__(model, args=args, **options)
 
-    def _calculate_rewards(self, *args: Any, **kwargs: Any) -> Tensor:
-        """Keep TRL's rewards, [rows of all processes, functions], for `_generate_and_score_completions`."""
-        self._rewards_per_func = super()._calculate_rewards(*args, **kwargs)
+    def _calculate_rewards(self, inputs: Any, prompts: Any, completions: list[Any], completion_ids_list: Any) -> Tensor:
+        """Keep TRL's rewards, [rows of all processes, functions], and the answers, for the advantages."""
+        self._rewards_per_func = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        numbers = torch.tensor([answer_number(text_of(completion)) for completion in completions])
+        self._answers = self.accelerator.gather(numbers.to(self.accelerator.device))
         return self._rewards_per_func
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -145,12 +163,15 @@ class APOTrainer(GRPOTrainer):
         if not self.model.training:
             return output
         rewards, valid = self._group_rewards()
+        logps, token_entropy = self._scores(output)
         # Gathered rows come process by process, and the groups lie side by side in them.
         signals = group_signals(
-            on_policy_batch(rewards, self._candidate_logps(output), valid=valid),
+            on_policy_batch(rewards, logps, valid=valid),
             tau_anc=self.args.tau_anc,
             beta_r=self.args.beta_r,
             confidence_from=self.args.confidence_from,
+            token_entropy=token_entropy,
+            answers=self._answers.view(-1, self.num_generations),
         )
         advantages = self._advantages(rewards, valid, signals).flatten()
         self._logs["advantages"].extend(advantages.tolist())  # its length is one generation batch: TRL's own drop out
@@ -175,25 +196,35 @@ class APOTrainer(GRPOTrainer):
         # The mean in place of what nobody scored leaves the mean reward, which the schedule reads, as it is.
         return rewards.masked_fill(~valid, rewards[valid].mean().nan_to_num(0.0)), valid
 
-    def _candidate_logps(self, output: dict[str, Any]) -> Tensor | None:
-        """Mean log-probability of each completion of all processes, [prompts, group]; None if nobody reads it."""
-        if self.args.confidence_from != "candidates" or not record_of(type(self.schedule)).reads("confidence_from"):
-            return None  # saves a forward pass
+    def _scores(self, output: dict[str, Any]) -> tuple[Tensor | None, float]:
+        """(logps, token_entropy) of the completions of all processes, under the policy as it is.
+
+        logps: [prompts, group] mean log-probability of each completion; None where no confidence is read off them.
+        token_entropy: normalised, mean over all tokens; 1, no confidence, where it is not read.
+        """
+        source = self.args.confidence_from
+        if source not in ("candidates", "tokens") or not record_of(type(self.schedule)).reads("confidence_from"):
+            return None, 1.0  # saves a forward pass
         mask = output["completion_mask"] * output.get("tool_mask", 1)
-        logps = output.get("old_per_token_logps")
-        if logps is None:
+        logps, entropies = output.get("old_per_token_logps"), None
+        if logps is None or source == "tokens":
             with torch.no_grad(), disable_gradient_checkpointing(self.model, self.args.gradient_checkpointing_kwargs):
                 score = self._get_per_token_logps_and_entropies
-                logps, *_ = score(
+                logps, entropies, *_ = score(
                     self.model,
                     torch.cat([output["prompt_ids"], output["completion_ids"]], dim=1),
                     torch.cat([output["prompt_mask"], output["completion_mask"]], dim=1),
                     output["completion_ids"].shape[1],
                     batch_size=self.args.per_device_train_batch_size,
+                    compute_entropy=source == "tokens",
                     **{name: output[name] for name in inspect.signature(score).parameters if name in output},  # images
                 )
-        means = (logps * mask).sum(-1) / mask.sum(-1).clamp(min=1)
-        return self.accelerator.gather(means).view(-1, self.num_generations)
+        means = self.accelerator.gather((logps * mask).sum(-1) / mask.sum(-1).clamp(min=1))
+        if entropies is None:
+            return means.view(-1, self.num_generations), 1.0
+        sums = self.accelerator.gather(torch.stack([(entropies * mask).sum(), mask.sum()])[None]).sum(0)
+        vocabulary = self.accelerator.unwrap_model(self.model).config.get_text_config().vocab_size
+        return means.view(-1, self.num_generations), (sums[0] / sums[1].clamp(min=1)).item() / math.log(vocabulary)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         super()._save_checkpoint(model, trial)

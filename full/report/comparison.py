@@ -6,46 +6,24 @@ import math
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from apo_edu import palette
 from apo_edu.objectives import find_objective
-from full.config import FREE_ON_RESUME, TrainConfig
+from full.config import FREE_ON_RESUME, is_read
 from full.errors import UserError
 from full.evaluation import standard_error
 from full.report.curves import evaluations, smooth
 from full.report.statistics import t_interval
+from full.runs import RunRecord, read_run
 
 # What does not change what is computed.
-IGNORED = {
-    *FREE_ON_RESUME,
-    "seed",
-    "cpu_threads",
-    "tracker",
-    "log_completions",
-    "eval_every",
-    "merge_lora",
-    "provenance",
-}
-
-
-# Options that matter only to some objectives or schedules; elsewhere a difference in them is none.
-ANCHORED, CLIPPED = {"apo", "adpo"}, {"grpo", "dr_grpo", "dapo", "gspo"}
-
-
-ONLY_FOR: Mapping[str, set[str]] = {
-    "schedule": {"apo"}, "tau_anc": ANCHORED, "beta_r": ANCHORED, "logp_reduction": ANCHORED,
-    "advantage_scale": ANCHORED, "epsilon": CLIPPED, "epsilon_high": {"dapo", "gspo"}, "alpha": {"fixed"},
-    "alpha_max": {"guarded", "linear", "ess"}, "alpha_min": {"guarded", "linear", "ess"}, "rho": {"guarded"},
-    "gain_scale": {"guarded"}, "noise_guard": {"guarded"}, "confidence_from": {"guarded"}, "ess_fraction": {"ess"},
-    "importance_cap": {"vllm"},
-}  # fmt: skip
+IGNORED = {*FREE_ON_RESUME, "seed", "cpu_threads", "tracker", "log_completions", "eval_every", "merge_lora"}
 
 
 # With a difference in these, two accuracies are not of the same thing.
@@ -60,27 +38,46 @@ MARKERS = "osD^vPX"
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run's folder, read."""
+    """A finished run, and what full/eval.py found of it, if it was run."""
 
-    path: Path
-    config: dict[str, Any]
-    summary: dict[str, Any]
-    rows: list[dict[str, Any]]
-    evaluation: dict[str, Any] | None  # of full/eval.py, if it was run
+    record: RunRecord
+    evaluation: dict[str, Any] | None
+
+    @property
+    def path(self) -> Path:
+        return self.record.path
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """Every option, also those of another version."""
+        return {**self.record.options, **self.record.recorded}
+
+    @property
+    def summary(self) -> Mapping[str, Any]:
+        return self.record.summary
+
+    @property
+    def rows(self) -> Sequence[Mapping[str, Any]]:
+        return self.record.rows
 
     def settings(self) -> dict[str, Any]:
-        """What decides the run's result, but the seed; None for options that its objective and schedule do not read."""
-        objective = self.config["objective"]
-        in_use = {objective, self.config["engine"], self.config["schedule"] if objective == "apo" else None}
+        """What decides the run's result, but the seed; None for options that it does not read."""
         kept = {name: value for name, value in self.config.items() if name not in IGNORED}
         for name, value in kept.items():
-            reads = name not in ONLY_FOR or ONLY_FOR[name] & in_use
-            kept[name] = ("default" if value is None else value) if reads else None
+            kept[name] = ("default" if value is None else value) if self.reads(name) else None
         return kept
+
+    def reads(self, option: str) -> bool:
+        """Whether an option has decided anything in this run."""
+        if (
+            option == "importance_cap"
+        ):  # every weight is 1 unless the engine's log-probabilities differ from the policy's
+            return any(row.get("mismatch_max", 0.0) > 0 for row in self.rows)
+        return is_read(option, self.config)
 
     def held_out(self) -> str:
         """What it was evaluated on: the source's revision or hash, level and split, as the run recorded them."""
-        recorded = self.config.get("provenance", {}).get("test", "")
+        recorded = self.record.provenance.get("test", "")
         return recorded.removeprefix(self.config["data"]) or f"{self.config['data']}, level {self.config['level']}"
 
 
@@ -107,20 +104,19 @@ def read_finished_run(path: Path) -> Run:
     if not (path / "config.yaml").is_file():
         raise UserError(f"{path} holds no run (no config.yaml); expected a folder that full/train.py wrote.")
     try:
-        config = yaml.safe_load((path / "config.yaml").read_text())
-        lines = (path / "metrics.jsonl").read_text().splitlines()
+        record = read_run(path)
         if not (path / "summary.json").exists():
             raise UserError(
-                f"{path} is not finished (step {len(lines)} of {config['steps']}, no summary.json); expected a finished run. "
-                f"Go on with it: full/train.py --resume {path}"
+                f"{path} is not finished (step {len(record.rows)} of {record.options['steps']}, no summary.json); expected a "
+                f"finished run. Go on with it: full/train.py --resume {path}"
             )
-        rows = [json.loads(line) for line in lines]
-        summary = json.loads((path / "summary.json").read_text())
+        if not record.recorded or [row["step"] for row in record.rows] != list(range(1, record.summary["steps"] + 1)):
+            raise ValueError(f"{len(record.rows)} of {record.summary['steps']} steps can be read")
         for when in ("eval_before", "eval_after"):
-            float(summary[when]["pass@1"]), float(summary[when]["pass@1_se"])
+            float(record.summary[when]["pass@1"]), float(record.summary[when]["pass@1_se"])
         evaluation = json.loads((path / "eval.json").read_text()) if (path / "eval.json").exists() else None
-        return Run(path, {**asdict(TrainConfig()), **config}, summary, rows, evaluation)
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+        return Run(record, evaluation)
+    except (OSError, ValueError, KeyError, TypeError) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:160]
         raise UserError(f"{path} is damaged or has not taken a step ({reason}); expected a finished run.") from None
 
@@ -138,8 +134,9 @@ def group_runs(runs: Sequence[Run]) -> tuple[list[RunGroup], list[str]]:
     repeated = []
     for run, one in zip(runs, settings, strict=True):
         head = " ".join(one[name] for name in ("objective", "schedule") if one[name] is not None)
-        shown = [n for n in one if n in told_apart or n == "alpha"]  # alpha is read by the fixed schedule alone
-        extra = [f"{n} {one[n]}" for n in shown if n not in ("objective", "schedule") and one[n] is not None]
+        shown = [name for name in one if name in told_apart or name == "alpha"]  # alpha is always told where it is read
+        told = [name for name in shown if name not in ("objective", "schedule") and one[name] is not None]
+        extra = [f"{name} {as_text(one[name])}" for name in told]
         label = ", ".join([head, *extra])
         group = groups.setdefault(label, RunGroup(letters(len(groups)), label, one["objective"], {}))
         seed = run.config["seed"]
@@ -148,6 +145,13 @@ def group_runs(runs: Sequence[Run]) -> tuple[list[RunGroup], list[str]]:
         else:
             group.runs[seed] = run
     return list(groups.values()), repeated
+
+
+def as_text(value: Any) -> str:
+    """An option's value in a label."""
+    if isinstance(value, Mapping):
+        return " ".join(f"{name}={member}" for name, member in value.items()) or "none"
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def metrics_of(runs: Sequence[Run]) -> list[str]:
@@ -388,11 +392,11 @@ def draw_accuracy(ax: Any, groups: Sequence[RunGroup]) -> Any:
 
 
 def draw_alpha(ax: Any, groups: Sequence[RunGroup]) -> Any:
-    """Of the groups whose objective reads it."""
+    """The orders of the groups whose objective reads alpha."""
     for index, group in enumerate(groups):
-        if group.objective == "apo":
+        if find_objective(group.objective, strict=False).reads_alpha:
             draw_quartiles(ax, *series(group, "alpha"), **look(groups, index))
-    ax.set(title=r"$\alpha$ (apo only)", ylabel="no unit", ylim=(-0.03, 1.03))
+    ax.set(title=r"$\alpha$, where the objective reads it", ylabel="no unit", ylim=(-0.03, 1.03))
     return ax
 
 

@@ -14,6 +14,8 @@ from rich.table import Table
 from tqdm import tqdm
 
 from apo_edu import Finding
+from apo_edu.objectives import OBJECTIVES
+from apo_edu.schedules import SCHEDULES
 from full.config import TrainConfig
 from full.runs import RunFolder
 from full.trainer.batches import BatchPlan
@@ -52,8 +54,9 @@ class Console:
             sum(p.numel() for p in model.parameters() if p.requires_grad or all_of_them) for all_of_them in (1, 0)
         ]
         trained = "" if counts[0] == counts[1] else f" ({counts[1] / 1e6:.2f} M trained)"
-        clip = "" if config.objective in ("apo", "adpo") else ", clipped"
-        schedule = f", schedule {config.schedule}" if config.objective == "apo" else ""
+        clip = ", clipped" if config.objective_record.clips else ""
+        schedule = f", schedule {config.schedule}" if config.objective_record.reads_alpha else ""
+        unread = config.unread()
         self.line(
             f"policy: {config.model}, {counts[0] / 1e6:.2f} M parameters{trained}, on {accelerator.num_processes} x "
             f"{accelerator.device.type}, {accelerator.mixed_precision.replace('no', config.weights)}; sampled by "
@@ -64,6 +67,10 @@ class Console:
             f"that is: {plan.batches} batches of {plan.completions} completions ({plan.local_completions} a process), "
             f"{plan.passes(num_problems):.2f} passes over {num_problems} problems, "
             f"{plan.batches * plan.completions:,} completions in all",
+            *[
+                f"note: {name} is set and has no effect: {config.objective} and its schedule do not read it"
+                for name in unread
+            ],
             f"one prompt, as the model sees it:\n{rendered}\n",
         )
 
@@ -72,7 +79,7 @@ class Console:
         """The one progress line."""
         hidden = None if self.main else True  # None: only without a terminal
         with tqdm(total=config.steps, initial=start, disable=hidden, unit="step", dynamic_ncols=True) as bar:
-            yield ProgressLine(bar, self.main, with_alpha=config.objective == "apo")
+            yield ProgressLine(bar, self.main, with_alpha=config.objective_record.reads_alpha)
 
     def conclusion(
         self, run: RunFolder, summary: Mapping[str, Any], findings: Sequence[Finding], config: TrainConfig
@@ -125,9 +132,14 @@ def advice(summary: Mapping[str, Any], findings: Sequence[Finding], config: Trai
         return findings[-1].remedy
     if gain <= 2 * error:
         return "the gain is within two standard errors: more steps, a higher lr, or problems that are solved sometimes."
-    if config.objective == "apo" and config.schedule == "guarded":
-        return "compare with another objective on the same seed (--objective grpo), or hold alpha (--schedule fixed)."
-    return f"compare with APO on the same seed: --objective apo --schedule guarded --seed {config.seed}."
+    if config.objective_record.reads_alpha and config.schedule_record.moves:
+        other = next(record.name for record in OBJECTIVES.values() if record.clips)
+        held = next(record.name for record in SCHEDULES.values() if not record.moves)
+        return (
+            f"compare with another objective on the same seed (--objective {other}), or hold alpha (--schedule {held})."
+        )
+    default = f"--objective {TrainConfig.objective} --schedule {TrainConfig.schedule}"
+    return f"compare with APO on the same seed: {default} --seed {config.seed}."
 
 
 def evaluation_line(when: str, result: Mapping[str, Any]) -> str:

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from apo_edu import palette
+from apo_edu.objectives import find_objective
+from full.config import TrainConfig
 from full.runs import RunFolder
 
 
@@ -90,7 +92,8 @@ def draw_alpha(ax: Any, rows: Rows, summary: Mapping[str, Any]) -> Any:
     dots.set_rasterized(len(rows) > 2000)  # a file of vectors would grow with every dot
     ax.plot(steps, column(rows, "confidence"), color=palette.SKY_BLUE, ls="--", lw=1.3, label="confidence $c_t$")
     ax.plot(steps, column(rows, "improvement"), color=palette.REWARD, ls=":", lw=1.6, label="improvement $p_t$")
-    unused = "" if summary.get("objective", "apo") == "apo" else f" ({summary['objective']} does not use it)"
+    objective = summary.get("objective", TrainConfig.objective)
+    unused = "" if find_objective(objective, strict=False).reads_alpha else f" ({objective} does not use it)"
     ax.set(title=r"$\alpha$ and its two gates" + unused, ylabel="no unit", ylim=(-0.03, 1.03))
     ax.legend(**BELOW)
     return ax

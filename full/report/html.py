@@ -24,7 +24,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from apo_edu import FailureMonitor, Finding, palette
-from full.config import TrainConfig
+from apo_edu.objectives import find_objective
+from apo_edu.schedules import find_schedule
+from full.config import TrainConfig, explain_option, filled, reads_alpha, resting_alpha
 from full.report import glossary
 from full.report.curves import (
     draw_accuracy,
@@ -109,6 +111,7 @@ def render(record: RunRecord) -> str:
             "solved": sum(group.solved for group in groups),
             "truncated": sum(bool(sample.get("truncated")) for group in groups for sample in group.samples),
         },
+        reads_alpha=reads_alpha(record.options),
         steps=thin(record.rows, MAX_STEPS),
         columns=[name for name in STEP_COLUMNS if any(name in row for row in record.rows)],
         options=option_rows(record),
@@ -134,8 +137,7 @@ def accuracy_table(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[
 
 def findings(record: RunRecord) -> list[Finding]:
     """What the failure monitor says of the logged steps, as in train.py."""
-    top = record.options["alpha_max"] if record.options["schedule"] in ("guarded", "ess") else None
-    monitor = FailureMonitor(alpha_max=top)
+    monitor = FailureMonitor(alpha_max=resting_alpha(record.options))
     for row in record.rows:
         monitor.update(row)
     return monitor.findings
@@ -167,7 +169,8 @@ PANELS = (
     Panel(draw_distance, ("kl_old", "clip_fraction"),
           "Both are 0 on the first of the {updates} updates per batch, by definition; {clip_note}."),
     Panel(draw_ess, ("ess",),
-          "How many of a group's {group_size} completions apo's weights rest on: 1 would be a single one{other_weights}."),
+          "How many of a group's {group_size} completions the weights q^alpha p^(1-alpha) rest on: 1 would be a single "
+          "one{other_weights}."),
     Panel(draw_time, ("seconds_generate", "seconds_update"),
           "Sampling, rewards and scoring take {share} of the steps' time; evaluations and checkpoints are not counted."),
     Panel(draw_mismatch, ("mismatch_mean", "mismatch_max"),
@@ -182,14 +185,6 @@ PAGE_COLORS = {
 }  # fmt: skip
 
 
-SCHEDULE_NOTES = {
-    "guarded": "Alpha is below alpha_max only while both gates are open",
-    "fixed": "Alpha is held at {last}",
-    "linear": "Alpha goes in a straight line from {low_high}",
-    "ess": "Alpha is the largest order that keeps ess_fraction of the group effective",
-}
-
-
 def curves(record: RunRecord) -> list[dict[str, Any]]:
     """The figures of a run: title, SVG, description for those who cannot see it, caption. Those without data are left out."""
     from matplotlib import rc_context
@@ -199,7 +194,7 @@ def curves(record: RunRecord) -> list[dict[str, Any]]:
     made = []
     for index, panel in enumerate(PANELS):
         series = {key: found for key in panel.keys if (found := values(record, key))}
-        if panel.draw is draw_alpha and record.options["objective"] != "apo":  # logged, and not used
+        if panel.draw is draw_alpha and not reads_alpha(record.options):  # logged, and not used
             continue
         exact = panel.draw is draw_mismatch and not any(series.get("mismatch_max", []))
         if panel.keys[0] not in series or exact:  # an engine without mismatch is no picture
@@ -246,20 +241,21 @@ def tenth(found: Sequence[float]) -> int:
 def caption(panel: Panel, record: RunRecord, first: float, last: float) -> str:
     """A panel's sentence with this run's numbers; `first` and `last` are means over a tenth of the steps."""
     options = record.options
-    clips = options["objective"] not in ("apo", "adpo")
+    objective = find_objective(options["objective"], strict=False)
+    schedule = find_schedule(options["schedule"], strict=False)
+    clips = objective.clips or options["off_policy"] == "clip"
     norms, generate, step = (values(record, key) for key in ("grad_norm", "seconds_generate", "seconds_step"))
-    note = SCHEDULE_NOTES.get(options["schedule"], "Alpha by its schedule")
     numbers = {
         "first": number(first),
         "last": number(last),
         "noise": number(fmean(values(record, "reward_se") or [0.0])),
-        "schedule_note": note.format(last=number(last), low_high=f"{number(options['alpha_max'])} to {number(last)}"),
-        "other_weights": "" if options["objective"] == "apo" else f"; {options['objective']} has other weights",
+        "schedule_note": filled(schedule.note, options, last=number(last)),
+        "other_weights": "" if objective.reads_alpha else f"; {objective.name} has other weights",
         "clipped": sum(norm > options["max_grad_norm"] for norm in norms),
         "logged": len(norms),
         "max_grad_norm": number(options["max_grad_norm"]),
         "updates": BatchPlan(options).updates,
-        "clip_note": "small is healthy" if clips else f"{options['objective']} clips nothing",
+        "clip_note": "small is healthy" if clips else f"{objective.name} clips nothing",
         "share": f"{sum(generate) / max(sum(step), 1e-9):.0%}",
     }
     return panel.caption.format(**{**options, **numbers})
@@ -324,10 +320,9 @@ def thin(rows: Sequence[Any], most: int) -> list[Any]:
 
 def option_rows(record: RunRecord) -> list[dict[str, Any]]:
     """Every option with its value, its default, whether it was changed, and its help; unknown ones last."""
-    helps = {field.name: field.metadata["help"] for field in dataclasses.fields(TrainConfig)}
     known, rows = dataclasses.asdict(TrainConfig()), []
     for name, value in {**record.options, **record.recorded}.items():
-        text = helps.get(name, "No option of this version.")
+        text = explain_option(name) or "No option of this version."
         if name not in record.recorded:
             text += " (Not recorded: the run is of another version.)"
         changed = name not in known or value != known[name]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from apo_edu import GroupBatch, candidate_entropy, effective_sample_size, group_signals
 from apo_edu.divergences import tilted_log_weights
-from apo_edu.objectives import coefficients
+from apo_edu.objectives import coefficients, kl_old
 from apo_edu.schedules import Signals
 from full.config import TrainConfig
 from full.errors import NotFiniteError
@@ -94,7 +94,9 @@ def step_metrics(
         **trainer.schedule.traces(),
         "candidate_entropy": candidate_entropy(batch, logp_reduction=config.logp_reduction).mean().item(),
         "ess": effective_sample_size(weights).mean().item(),
-        **{name: value.item() for name, value in stats.items()},  # an objective's own ess is the one that counts
+        "clip_fraction": 0.0,
+        "kl_old": (stats["kl_old"] if "kl_old" in stats else kl_old(batch)).item(),
+        **{name: value.item() for name, value in stats.items()},  # what an objective says itself is what counts
         "tokens_per_second": batch.mask.sum().item() / sum(seconds),
         "seconds_generate": seconds[0],
         "seconds_update": seconds[1],
