@@ -1,7 +1,5 @@
 """What goes wrong and is told in one line, without a traceback."""
 
-from pathlib import Path
-
 
 class UserError(Exception):
     """Something that the user can mend: printed as one line, without a traceback."""
@@ -20,8 +18,26 @@ class NotFiniteError(RuntimeError):
 
 
 class Stopped(Exception):
-    """The run was asked to stop and left a checkpoint."""
+    """The run was asked to stop, and has; says where it stands, and how to go on.
 
-    def __init__(self, run: Path, step: int, number: int) -> None:
-        super().__init__(f"stopped after step {step}; go on with --resume {run}")
+    Args:
+        outcome: for the user.
+        number: of the signal that asked.
+    """
+
+    def __init__(self, outcome: str, number: int) -> None:
+        super().__init__(outcome)
         self.code = 128 + number
+
+
+# What a terminal would obey, or a reader cannot see, and what stands for it. Tab and newline stay.
+_UNSEEN = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n"} | {0x7F: 0x2421}
+_UNSEEN |= dict.fromkeys([*range(0x80, 0xA0), *range(0xD800, 0xE000), 0xFFFE, 0xFFFF], 0xFFFD)
+
+
+def printable(text: str) -> str:
+    """The text with control characters as their pictures, and halves of characters as the replacement character.
+
+    Prompts, completions and labels are other people's text: their terminal escapes are shown, not obeyed.
+    """
+    return text.translate(_UNSEEN)

@@ -2,9 +2,7 @@
 
 import dataclasses
 import json
-import os
 import platform
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -13,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from full.claims import delete_run, write_aside
 from full.config import TrainConfig, require_format
 from full.errors import UserError
 
@@ -42,20 +41,12 @@ class RunFolder:
     def __init__(self, config: TrainConfig, *, resume: bool, main: bool) -> None:
         self.path, self.main, self.resume = config.run_dir, main, resume
         self.checkpoints = self.path / "checkpoints"
-        if not main:
-            return
-        taken = self.path.exists() and any(self.path.iterdir())
-        if taken and not resume and not config.overwrite:
-            raise UserError(
-                f"{self.path} already holds a run. Go on with it by --resume {self.path}, choose another --name, or "
-                "replace it with --overwrite true."
-            )
 
     def write_config(self, config: TrainConfig, provenance: Mapping[str, Any]) -> None:
         """Create the folder, with config.yaml: all options, as --config and --resume read them, and the data's origin."""
         if self.main:
             if config.overwrite and not self.resume:
-                shutil.rmtree(self.path, ignore_errors=True)
+                delete_run(self.path)
             self.checkpoints.mkdir(parents=True, exist_ok=True)
             record = {**provenance, "python": platform.python_version(), **{name: version(name) for name in LIBRARIES}}
             text = config.to_yaml() + yaml.safe_dump({"provenance": record}, sort_keys=False)
@@ -83,9 +74,7 @@ class RunFolder:
             self._replace("summary.json", json.dumps(summary, indent=1) + "\n")
 
     def _replace(self, name: str, text: str) -> None:
-        aside = self.path / f"{name}.writing"
-        aside.write_text(text)
-        os.replace(aside, self.path / name)
+        write_aside(self.path / name, text)
 
 
 @dataclass(frozen=True)

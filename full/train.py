@@ -11,8 +11,11 @@ micro-batches. The objective ties a group together and sees the groups of all pr
 import os
 import sys
 import time
+from collections.abc import Sequence
+from contextlib import ExitStack, nullcontext
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this checkout, whatever else is installed
 from full.config import parse_config, resting_alpha
@@ -21,8 +24,10 @@ if __name__ == "__main__" and "--help" in sys.argv:
     parse_config()  # prints it and leaves, before anything slow is loaded
 # Threads that wait without spinning, before torch starts them: beside another busy process it is five times faster.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-if __name__ == "__main__" and os.environ.get("RANK", "0") == "0":
-    print("starting: loading torch and transformers, about ten seconds", flush=True)
+if __name__ == "__main__":
+    parent = os.getppid()  # it may end during the seconds of the imports
+    if os.environ.get("RANK", "0") == "0":
+        print("starting: loading torch and transformers, about ten seconds", flush=True)
 
 from apo_edu import FailureMonitor
 from full.data.order import ProblemOrder
@@ -34,28 +39,48 @@ from full.report.curves import draw_curves
 from full.report.html import write_report
 from full.runs import read_run
 from full.trainer.checkpoints import Progress, load_checkpoint, save_checkpoint
-from full.trainer.launch import StopRequest, quiet_exit, start_accelerator
+from full.trainer.launch import claimed, quiet_exit, start_accelerator
 from full.trainer.rollout import collect
 from full.trainer.sharding import whole_state, whole_weights
 from full.trainer.state import Trainer, set_up
-from full.trainer.trackers import load_callbacks, push, require_hub, start_tracker
+from full.trainer.stop import StopRequest
+from full.trainer.trackers import Callback, load_callbacks, push, require_hub, start_tracker
 from full.trainer.update import train_step
 
 
-def main(argv: list[str] | None = None) -> None:
-    """The story of a run."""
+def main(argv: list[str] | None = None, *, started_by: int | None = None) -> None:
+    """The story of a run.
+
+    Args:
+        started_by: the process that started this one, if known, see `StopRequest`.
+    """
     quiet_libraries()
     config, resume = parse_config(argv)
+    examining = "--doctor" in (sys.argv if argv is None else argv)
     require_hub(config.push_to_hub)
     callbacks = load_callbacks(config.callback)
-    stop = StopRequest()
-    accelerator = start_accelerator(config.cpu_threads, tracker=config.tracker, folder=config.run_dir)
-    console = Console(accelerator.is_main_process)
-    trainer = set_up(config, accelerator, resume=bool(resume), say=console.line)
-    if "--doctor" in (sys.argv if argv is None else argv):
-        from full.doctor.print import examine
+    with ExitStack() as held:
+        stop = StopRequest(started_by)
+        held.callback(stop.close)
+        standing = f"it went on; try again: --resume {resume}" if resume else "the first step; nothing was written"
+        with stop.at_once(f"stopped before {standing}"):
+            accelerator = start_accelerator(config.cpu_threads, tracker=config.tracker, folder=config.run_dir)
+            console = Console(accelerator.is_main_process)
+            if not examining:
+                held.enter_context(claimed(config, accelerator, resume=bool(resume)))
+            trainer = set_up(config, accelerator, resume=bool(resume), say=console.line)
+        if examining:
+            from full.doctor.print import examine
 
-        return examine(trainer)
+            return examine(trainer)
+        train(trainer, stop, console, callbacks, resume=bool(resume))
+
+
+def train(
+    trainer: Trainer, stop: StopRequest, console: Console, callbacks: Sequence[Callback], *, resume: bool
+) -> None:
+    """From the first step, or where the last sitting ended, to the last one."""
+    config, accelerator = trainer.config, trainer.accelerator
     run, plan, say = trainer.run, trainer.plan, console.line
     order = ProblemOrder(len(trainer.problems), config.prompts_per_batch, config.seed)
     monitor = FailureMonitor(alpha_max=resting_alpha(vars(config)))
@@ -76,17 +101,27 @@ def main(argv: list[str] | None = None) -> None:
     started = time.perf_counter() - progress.seconds
     if progress.eval_before is None:
         say(f"evaluating {len(trainer.held_out)} held-out problems before the first step")
-        progress.eval_before = trainer.evaluate()
+        with stop.at_once(f"stopped before the first step; go on with --resume {run.path}"):
+            progress.eval_before = trainer.evaluate()
         say(evaluation_line("before", progress.eval_before))
     with console.progress(config, progress.step) as bar:
-        while progress.step < config.steps:
-            if progress.rollout is None:
-                positions = order.batch(progress.batch)
-                progress.rollout = collect(trainer, positions, batch=progress.batch, step=progress.step)
-            metrics = train_step(trainer, progress)
-            progress.advance(plan.updates)
+        while progress.step < config.steps or progress.unlogged is not None:
+            if progress.unlogged is None:
+                if progress.rollout is None:
+                    positions = order.batch(progress.batch)
+                    progress.rollout = collect(trainer, positions, batch=progress.batch, step=progress.step)
+                progress.unlogged = train_step(trainer, progress)
+                progress.advance(plan.updates)
+            outcome = f"stopped after step {progress.step}; go on with --resume {run.path}"
             if is_due(progress.step, config.eval_every) and progress.step < config.steps:
-                metrics |= {f"eval_{name}": value for name, value in trainer.evaluate().items()}
+                try:
+                    progress.unlogged |= evaluate_along(trainer, stop, outcome)
+                except Stopped:  # the checkpoint keeps the step, which is logged when its evaluation is done
+                    progress.seconds = time.perf_counter() - started
+                    save_checkpoint(run.checkpoints, accelerator, progress, keep=config.keep_checkpoints)
+                    trainer.close()
+                    raise
+            metrics, progress.unlogged = progress.unlogged, None
             run.append("metrics.jsonl", [metrics])
             numbers = {k: v for k, v in metrics.items() if isinstance(v, int | float) and k != "step"}
             accelerator.log(numbers, step=progress.step)
@@ -101,17 +136,34 @@ def main(argv: list[str] | None = None) -> None:
                 save_checkpoint(run.checkpoints, accelerator, progress, keep=config.keep_checkpoints)
             if stopping:
                 trainer.close()
-                raise Stopped(run.path, progress.step, stop.signal)
+                raise Stopped(outcome, stop.signal)
 
-    finish(trainer, progress, monitor, console, tracker_url)
+    finish(trainer, progress, monitor, console, stop, tracker_url)
+
+
+def evaluate_along(trainer: Trainer, stop: StopRequest, outcome: str) -> dict[str, Any]:
+    """An evaluation between steps, for metrics.jsonl.
+
+    Raises:
+        Stopped: a request ended it. Only of one process: several would have to agree where, so they finish it.
+    """
+    with stop.at_once(outcome) if trainer.accelerator.num_processes == 1 else nullcontext():
+        return {f"eval_{name}": value for name, value in trainer.evaluate().items()}
 
 
 def finish(
-    trainer: Trainer, progress: Progress, monitor: FailureMonitor, console: Console, tracker_url: str | None
+    trainer: Trainer,
+    progress: Progress,
+    monitor: FailureMonitor,
+    console: Console,
+    stop: StopRequest,
+    tracker_url: str | None,
 ) -> None:
     """After the last step: evaluate, write the model, and show what happened."""
     config, accelerator, run = trainer.config, trainer.accelerator, trainer.run
-    eval_after = trainer.evaluate()
+    with stop.at_once(f"stopped after the last step, before its evaluation; go on with --resume {run.path}"):
+        eval_after = trainer.evaluate()
+    stop.when = "when the model and the report are written"
     state = whole_state(accelerator, trainer.policy)
     with whole_weights(trainer.policy):
         if accelerator.is_main_process:
@@ -136,10 +188,10 @@ def is_due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
 
 
-def run_and_report(argv: list[str] | None = None) -> None:
+def run_and_report(argv: list[str] | None = None, *, started_by: int | None = None) -> None:
     """`main`, with what a user can mend told in one line."""
     try:
-        main(argv)
+        main(argv, started_by=started_by)
     except Stopped as stopped:
         quiet_exit(str(stopped), stopped.code)
     except (UserError, RewardError) as error:
@@ -149,4 +201,4 @@ def run_and_report(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    run_and_report(sys.argv[1:])
+    run_and_report(sys.argv[1:], started_by=parent)

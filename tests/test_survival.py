@@ -1,28 +1,21 @@
 """What a run has done survives: kills at any moment, damaged checkpoints, full disks, and requests to stop."""
 
 import json
-import multiprocessing
 import os
 import random
-import resource
 import signal
 import time
-from pathlib import Path
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
-import torch
 from accelerate import Accelerator
-from safetensors.torch import load_file
 
 from full import train
 from full.errors import UserError
 from full.trainer.checkpoints import Progress, checkpoints, load_checkpoint, save_checkpoint
-from tests.helpers import metrics_without_times, save_small_model, small_run
-
-# A server that has imported everything once and forks a fresh process for each run.
-FORK = multiprocessing.get_context("forkserver")
-FORK.set_forkserver_preload(["full.train"])
+from tests.helpers import save_small_model, small_run
+from tests.processes import fill_the_disk, finish, lines, log_of, same, start, wait_for
 
 
 @pytest.fixture(scope="module")
@@ -35,72 +28,6 @@ def reference(model, tmp_path_factory):
     run = tmp_path_factory.mktemp("reference") / "run"
     start(small_run(model, run, steps=10)).join()
     return run
-
-
-def child(arguments: list[str], log: str, file_size: int | None) -> None:
-    """One run in a process of its own, its output in a file."""
-    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    os.dup2(descriptor, 1)
-    os.dup2(descriptor, 2)
-    if file_size is not None:
-        fill_the_disk(file_size)
-    train.run_and_report(arguments)
-
-
-def fill_the_disk(file_size: int) -> None:
-    """Make writes fail half way from step 4 on, as on a full disk: with its signal ignored, the limit is an error."""
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    original = train.save_checkpoint
-
-    def save(folder, accelerator, progress, *, keep):
-        if progress.step == 4:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, resource.RLIM_INFINITY))
-        original(folder, accelerator, progress, keep=keep)
-
-    train.save_checkpoint = save
-
-
-def log_of(run: Path) -> Path:
-    return run.with_suffix(".log")
-
-
-def start(arguments: list[str], file_size: int | None = None):
-    folder = arguments[arguments.index("--resume" if "--resume" in arguments else "--output_dir") + 1]
-    process = FORK.Process(target=child, args=(arguments, str(log_of(Path(folder))), file_size))
-    process.start()
-    return process
-
-
-def finish(run: Path) -> str:
-    """Resume until the run is complete; return what it printed."""
-    process = start(["--resume", str(run)])
-    process.join(120)
-    assert process.exitcode == 0, log_of(run).read_text()
-    return log_of(run).read_text()
-
-
-def same(run: Path, reference: Path) -> None:
-    """Metrics apart from timings, samples and final weights are bit-identical."""
-    assert metrics_without_times(run) == metrics_without_times(reference)
-    assert (run / "completions.jsonl").read_text() == (reference / "completions.jsonl").read_text()
-    ours, theirs = (load_file(folder / "model" / "model.safetensors") for folder in (run, reference))
-    assert ours.keys() == theirs.keys()
-    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
-    summaries = [json.loads((folder / "summary.json").read_text()) for folder in (run, reference)]
-    assert summaries[0]["eval_before"] == summaries[1]["eval_before"]
-    assert summaries[0]["eval_after"] == summaries[1]["eval_after"]
-
-
-def wait_for(condition, seconds: float = 60.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
-
-
-def lines(run: Path) -> int:
-    path = run / "metrics.jsonl"
-    return len(path.read_text().splitlines()) if path.exists() else 0
 
 
 @pytest.mark.parametrize("kill_after", [3, 6])
@@ -210,7 +137,7 @@ def test_a_request_to_stop_leaves_a_resumable_run(model, reference, tmp_path, nu
 
 def test_a_full_disk_leaves_the_last_checkpoint(model, reference, tmp_path):
     run = tmp_path / "run"
-    process = start(small_run(model, run, steps=10), file_size=20_000)
+    process = start(small_run(model, run, steps=10), partial(fill_the_disk, 20_000))
     process.join(60)
     assert process.exitcode == 1
     said = log_of(run).read_text()

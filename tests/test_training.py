@@ -402,20 +402,17 @@ def test_unloadable_model_names_the_embedded_one(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_without_a_model_the_plain_command_ends_in_one_line_without_a_traceback(tmp_path):
+@pytest.mark.parametrize("quiet", [True, False])
+def test_without_a_model_the_plain_command_ends_in_one_line(tmp_path, quiet):
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hub")}
-    command = [
-        sys.executable,
-        "-m",
-        "accelerate.commands.launch",
-        "full/train.py",
-        "--output_dir",
-        str(tmp_path / "run"),
-    ]
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", *["--quiet"] * quiet]
+    command = [*launcher, "full/train.py", "--output_dir", str(tmp_path / "run")]
     out = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
     assert out.returncode != 0
     assert out.stdout.startswith("starting: loading torch and transformers")  # before it loads them
-    assert "Traceback" not in out.stderr
+    # Without --quiet accelerate adds a traceback of its own, above the last line.
+    assert out.stderr.count("Traceback") == (0 if quiet else 1)
+    assert ("CalledProcessError" in out.stderr) == (not quiet)
     assert out.stderr.strip().splitlines()[-1].startswith("error: model 'Qwen/Qwen3-1.7B' cannot be loaded")
     assert "full/configs/tiny.yaml" in out.stderr
 

@@ -27,6 +27,7 @@ from apo_edu import FailureMonitor, Finding, palette
 from apo_edu.objectives import find_objective
 from apo_edu.schedules import find_schedule
 from full.config import TrainConfig, explain_option, filled, reads_alpha, resting_alpha
+from full.errors import printable
 from full.report import glossary
 from full.report.curves import (
     draw_accuracy,
@@ -368,15 +369,3 @@ def number(value: Any) -> str:
     if value.is_integer() and abs(value) < 1e6:
         return str(int(value))
     return f"{value:.3f}" if 0.01 <= abs(value) < 100 else f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
-
-
-# What a file of text cannot hold or a reader cannot see. Tab and newline stay; a carriage return would become a newline.
-UNSEEN = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n"} | {0x7F: 0x2421}
-
-
-UNSEEN |= dict.fromkeys([*range(0x80, 0xA0), *range(0xD800, 0xE000), 0xFFFE, 0xFFFF], 0xFFFD)
-
-
-def printable(text: str) -> str:
-    """The text with control characters as their pictures, and halves of characters as the replacement character."""
-    return text.translate(UNSEEN)

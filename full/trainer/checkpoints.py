@@ -1,9 +1,12 @@
 """Checkpoints: atomic, complete, verified when read; a run killed at any moment goes on as if nothing had happened."""
 
+import contextlib
 import hashlib
+import itertools
 import json
 import os
-import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +14,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
+from full.claims import CHECKPOINT, checkpoint_files, delete_checkpoint
 from full.config import FORMAT, require_format
 from full.errors import CheckpointError, UserError
 from full.trainer.rollout import Rollout
@@ -25,6 +29,7 @@ class Progress:
     step: optimiser steps done.  batch: index of the batch of samples in use.  update: updates made from it.
     rollout: this process's share of it while it is in use.  eval_before: the evaluation before the first step.
     seconds: spent until here, over all sittings; what a kill took back is not counted.
+    unlogged: the last step's metrics while its evaluation is open, in which the run was asked to stop.
     """
 
     step: int = 0
@@ -33,6 +38,7 @@ class Progress:
     rollout: Rollout | None = None
     eval_before: dict[str, Any] | None = None
     seconds: float = 0.0
+    unlogged: dict[str, Any] | None = None
 
     def advance(self, updates_per_batch: int) -> None:
         """Count an optimiser step; after a batch's last update its samples are let go."""
@@ -41,42 +47,48 @@ class Progress:
             self.batch, self.update, self.rollout = self.batch + 1, 0, None
 
 
-def save_checkpoint(folder: Path, accelerator: Accelerator, progress: Progress, *, keep: int) -> None:
+def save_checkpoint(
+    folder: Path, accelerator: Accelerator, progress: Progress, *, keep: int, options: Mapping[str, Any] | None = None
+) -> None:
     """Write checkpoints/step-N: aside first, synced to disk, with a manifest of hashes, then renamed.
 
     accelerate writes the distributed state (weights, optimiser, registered schedules, every RNG); the progress, with the
     samples in use, is added per process. Older checkpoints are removed only after the new one is in place.
+
+    Args:
+        options: of the run, compared when it is resumed.
 
     Raises:
         CheckpointError: the disk is full or broken; what was there before is untouched.
     """
     final = folder / f"step-{progress.step}"
     aside = folder / f"writing-step-{progress.step}"
-    if accelerator.is_main_process:
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir(parents=True)
-    accelerator.wait_for_everyone()
     try:
+        if accelerator.is_main_process:
+            if aside.is_symlink() or aside.exists():
+                delete_checkpoint(aside)
+            aside.mkdir(parents=True, exist_ok=True)
+        accelerator.wait_for_everyone()
         accelerator.save_state(str(aside))
         torch.save(asdict(progress), aside / f"progress-{accelerator.process_index}.pt")
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
             files = sorted(path for path in aside.rglob("*") if path.is_file())
             manifest = {str(path.relative_to(aside)): _hash(path) for path in files}
-            about = {"format": FORMAT, "processes": accelerator.num_processes, "files": manifest}
+            about = {"format": FORMAT, "processes": accelerator.num_processes, "options": options, "files": manifest}
             (aside / MANIFEST).write_text(json.dumps(about))
             for path in [*files, aside / MANIFEST, aside]:
                 _sync(path)
-            if final.exists():
-                shutil.rmtree(final)
+            _make_way(final)
             aside.rename(final)
             _sync(folder)
             # Later ones were passed over as damaged; they must not push a good one out.
             later = [path for path in checkpoints(folder) if step_of(path) > progress.step]
             for path in [*later, *checkpoints(folder)[: -keep - len(later)]]:
-                shutil.rmtree(path)
+                delete_checkpoint(path)
     except Exception as error:  # a full disk is an OSError, a RuntimeError (torch) or a SafetensorError
-        shutil.rmtree(aside, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            delete_checkpoint(aside)
         raise CheckpointError(
             f"the checkpoint of step {progress.step} could not be written ({' '.join(str(error).split())[:200]}); what was "
             f"there before is untouched. Make room and go on with --resume {folder.parent}"
@@ -84,41 +96,70 @@ def save_checkpoint(folder: Path, accelerator: Accelerator, progress: Progress, 
     accelerator.wait_for_everyone()
 
 
-def load_checkpoint(folder: Path, accelerator: Accelerator) -> tuple[Progress, list[str]]:
-    """Restore the newest undamaged checkpoint.
+def load_checkpoint(
+    folder: Path, accelerator: Accelerator, options: Mapping[str, Any] | None = None
+) -> tuple[Progress, list[str]]:
+    """Restore the newest undamaged checkpoint. Nothing in it is executed, so it may be another person's.
+
+    Args:
+        options: what the run is resumed with; must be what the checkpoint was written with.
 
     Returns:
         (progress, messages): messages say which newer checkpoints were damaged. Without any checkpoint the progress is
         at step 0: a run that was killed before its first one starts again from its seed.
 
     Raises:
-        UserError: the checkpoint is of another format or was written by another number of processes.
+        UserError: the checkpoint is of another format, or was written by another number of processes or with other options.
     """
     messages = []
     for path in reversed(checkpoints(folder)):
-        damage = _damage(path)
-        if damage:
-            messages.append(f"checkpoint {path} is damaged ({damage}); falling back to the one before it")
-            continue
-        manifest = json.loads((path / MANIFEST).read_text())
-        require_format(manifest.get("format"), path / MANIFEST, resume=True)
-        processes = manifest["processes"]
-        if processes != accelerator.num_processes:
+        manifest = _manifest(path)
+        if manifest:
+            require_format(manifest.get("format"), path / MANIFEST, resume=True)
+        if manifest and manifest["processes"] != accelerator.num_processes:
+            processes = manifest["processes"]
             raise UserError(
                 f"{path} was written by {processes} processes; {accelerator.num_processes} are running. Resume with "
                 f"--num_processes {processes}."
             )
-        accelerator.load_state(str(path))
-        state = torch.load(path / f"progress-{accelerator.process_index}.pt", weights_only=False)
+        damage = _damage(path, manifest)
+        if damage:
+            messages.append(f"checkpoint {path} is damaged ({damage}); falling back to the one before it")
+            continue
+        require_same_options(options or {}, manifest.get("options") or {}, path)
+        with no_pickles():
+            accelerator.load_state(str(path))
+        state = torch.load(path / f"progress-{accelerator.process_index}.pt", weights_only=True)
         if state["rollout"] is not None:
             state["rollout"] = Rollout(**state["rollout"])
         return Progress(**state), messages
+    if messages:
+        messages.append("no checkpoint is left: starting again from the seed")
     return Progress(), messages
 
 
+@contextmanager
+def no_pickles() -> Iterator[None]:
+    """Let torch.load read tensors and plain data alone, whoever calls it.
+
+    accelerate 1.15 loads registered objects (our schedules) with weights_only=False, and cannot be told otherwise.
+    """
+    original = torch.load
+
+    def load(*args: Any, **options: Any) -> Any:
+        return original(*args, **{**options, "weights_only": True})
+
+    torch.load = load
+    try:
+        yield
+    finally:
+        torch.load = original
+
+
 def checkpoints(folder: Path) -> list[Path]:
-    """Finished checkpoints, oldest first."""
-    return sorted(folder.glob("step-*"), key=step_of)
+    """Finished checkpoints, oldest first: folders called step-N, whatever else may lie beside them."""
+    found = [path for path in folder.glob("step-*") if CHECKPOINT.fullmatch(path.name) and path.is_dir()]
+    return sorted(found, key=step_of)
 
 
 def step_of(path: Path) -> int:
@@ -126,12 +167,48 @@ def step_of(path: Path) -> int:
     return int(path.name.removeprefix("step-"))
 
 
-def _damage(path: Path) -> str:
-    """What is wrong with a checkpoint, in a few words; empty if nothing is."""
+def _make_way(final: Path) -> None:
+    """Free the name of a checkpoint: an older one is deleted; what is none keeps its content under another name."""
+    if final.is_dir():
+        delete_checkpoint(final)
+    if final.exists():
+        free = (final.with_name(f"{final.name}.set-aside-{i}") for i in itertools.count(1))
+        final.rename(next(path for path in free if not path.exists()))
+
+
+def require_same_options(now: Mapping[str, Any], then: Mapping[str, Any], path: Path) -> None:
+    """Raise if an option of a run is not what its checkpoint was computed with: somebody has edited config.yaml."""
+    now = json.loads(json.dumps(now))
+    for name, value in then.items():
+        if name in now and now[name] != value:
+            raise UserError(
+                f"{name} is {now[name]} in {path.parents[1] / 'config.yaml'} but was {value} when {path} was written; a "
+                f"resumed run must compute the same. Write {name}: {value} back, or start a new run."
+            )
+
+
+def _manifest(path: Path) -> dict[str, Any]:
+    """The manifest of a checkpoint; {} where it is missing or no manifest."""
     try:
-        files = json.loads((path / MANIFEST).read_text())["files"]
-    except (OSError, ValueError, KeyError):
+        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    kinds = {"processes": int, "files": dict}
+    right = isinstance(manifest, dict) and all(type(manifest.get(name)) is kind for name, kind in kinds.items())
+    return manifest if right else {}
+
+
+def _damage(path: Path, manifest: Mapping[str, Any]) -> str:
+    """What is wrong with a checkpoint, in a few words; empty if nothing is."""
+    if not manifest:
         return "its manifest is missing or unreadable"
+    files = manifest["files"]
+    present = {str(file.relative_to(path)) for file in checkpoint_files(path, by_kind=True)} - {MANIFEST}
+    needed = {
+        name.format(i) for i in range(manifest["processes"]) for name in ("progress-{}.pt", "random_states_{}.pkl")
+    }
+    for name in sorted((present | needed) - files.keys()):
+        return f"{name} is not in its manifest"
     for name, expected in files.items():
         if not (path / name).is_file():
             return f"{name} is missing"

@@ -1,20 +1,36 @@
-"""Starting and stopping: processes that really talk to each other, signals that leave a resumable run, quiet errors."""
+"""Starting and ending: processes that really talk to each other, and one last line for what a user can mend.
 
+What `accelerate launch` (1.15) can be told, and what not; the trainer never ends a process that started it.
+
+- Its exit code is 1 for every failure, whatever ours was (2 for what a user can mend, 128 + n after signal n); it cannot be
+  told otherwise. `python full/train.py` keeps them.
+- It prints a traceback of its own after ours has ended, unless it was started with `--quiet` (only there: no variable, no
+  configuration file). So the message is said again after it has gone, see `say_last`. With several processes torchrun
+  reports instead, `--quiet` or not.
+- Ctrl-C: alone it waits a quarter of a second for us and goes, with a traceback; the shell is back while we still save.
+- SIGTERM or SIGKILL to it: it ends without a word to us (`StopRequest` watches). As torchrun it passes SIGTERM on, and
+  after 30 seconds kills what is left.
+"""
+
+import contextlib
 import importlib.util
 import os
-import signal
+import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import NoReturn
 
 import psutil
 import torch
 import yaml
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
+from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs, broadcast_object_list
 
-from full.errors import UserError
+from full.claims import Claim
+from full.config import TrainConfig
+from full.errors import UserError, printable
 
 
 def start_accelerator(cpu_threads: int = 0, *, tracker: str = "none", folder: Path | None = None) -> Accelerator:
@@ -88,18 +104,39 @@ def _check_sharding(accelerator: Accelerator) -> None:
         )
 
 
-def _launcher() -> list[str]:
-    """The words of the `accelerate launch` that started this process, or none."""
+def find_launcher() -> psutil.Process | None:
+    """The `accelerate launch` or torchrun that started this process and waits for it; None if another did."""
     try:
-        words = psutil.Process(os.getppid()).cmdline()
+        parent = psutil.Process(os.getppid())
+        words = parent.cmdline()
     except psutil.Error:
-        return []
-    start = " ".join(words[:4])  # "python .../accelerate launch" or "python -m accelerate.commands.launch"
-    return words if "accelerate" in start and "launch" in start else []
+        return None
+    return parent if "TORCHELASTIC_RUN_ID" in os.environ or _is_accelerate(words) else None
+
+
+def _is_accelerate(words: list[str]) -> bool:
+    """Whether a command line is that of accelerate: python [options] accelerate launch, or python -m accelerate...."""
+    for i, word in enumerate(words[1:], start=1):
+        after = words[i + 1] if i + 1 < len(words) else ""
+        if word == "-m":
+            return after == "accelerate.commands.launch" or (
+                after == "accelerate.commands.accelerate_cli" and words[i + 2 : i + 3] == ["launch"]
+            )
+        if not word.startswith("-") and words[i - 1] not in ("-X", "-W"):
+            return Path(word).name == "accelerate-launch" or (Path(word).name == "accelerate" and after == "launch")
+    return False
+
+
+def _launcher_words() -> list[str]:
+    """The command line of the launcher, or none."""
+    launcher = find_launcher()
+    with contextlib.suppress(psutil.Error):
+        return launcher.cmdline() if launcher else []
+    return []
 
 
 def _processes_asked_for() -> int | None:
-    words = _launcher()
+    words = _launcher_words()
     for i, word in enumerate(words):
         name, _, value = word.partition("=")
         if name in ("--num_processes", "--num-processes"):
@@ -112,36 +149,60 @@ def _processes_asked_for() -> int | None:
     return None
 
 
-def quiet_exit(message: str, code: int = 1) -> NoReturn:
-    """Print one message and leave with a code, without a traceback; also without that of `accelerate launch`.
+@contextmanager
+def claimed(config: TrainConfig, accelerator: Accelerator, *, resume: bool) -> Iterator[None]:
+    """Hold the run's folder, see `Claim`; refused on one process is refused on all, so that none waits for it.
 
-    A plain launcher raises CalledProcessError, which buries the message under its own traceback. It does nothing but
-    wait for us, so it is ended first. In distributed runs the launcher must see the failure, and is left alone.
+    Raises:
+        UserError: see `Claim.take`.
     """
-    print(message, file=sys.stderr, flush=True)
-    if "LOCAL_RANK" not in os.environ and _launcher():
-        os.kill(os.getppid(), signal.SIGTERM)
-    sys.stdout.flush()
+    claim = Claim(config, resume=resume)
+    on_main(accelerator, claim.take)
+    try:
+        yield
+    finally:
+        claim.release()
+
+
+def on_main(accelerator: Accelerator, action: Callable[[], None]) -> None:
+    """Do something on the main process; its UserError is raised on all of them."""
+    fault: list[str | None] = [None]
+    if accelerator.is_main_process:
+        try:
+            action()
+        except UserError as error:
+            fault = [str(error)]
+    broadcast_object_list(fault)
+    if fault[0]:
+        raise UserError(fault[0])
+
+
+def quiet_exit(message: str, code: int = 1) -> NoReturn:
+    """Print one message and leave with a code, without a traceback, and so that it is the last that is read."""
+    message = printable(message)
+    with contextlib.suppress(OSError):
+        print(message, file=sys.stderr, flush=True)
+    launcher = find_launcher()
+    if launcher:
+        with contextlib.suppress(OSError, psutil.Error):
+            say_last(message, launcher)
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
     os._exit(code)
 
 
-class StopRequest:
-    """Whether Ctrl-C or SIGTERM asked the run to stop; the loop looks at it after each step. A second one kills."""
+def say_last(message: str, launcher: psutil.Process) -> None:
+    """Print a message again when the launcher has ended, whose own report would be the last thing to be read.
 
-    def __init__(self) -> None:
-        self.signal = 0
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._note)
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.signal:
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
-        self.signal = number
-        print("\nstopping after this step and saving a checkpoint; once more to quit at once", file=sys.stderr)
-
-    def agreed(self, accelerator: Accelerator) -> bool:
-        """Whether any process was asked; the same answer on all of them."""
-        heard = accelerator.gather(torch.tensor([self.signal], device=accelerator.device))
-        self.signal = int(heard.max())
-        return self.signal != 0
+    A small process stays behind for it, some hundredths of a second. Not where the launcher is quiet, and on Linux only.
+    """
+    words = launcher.cmdline()
+    script = next((i for i, word in enumerate(words) if word.endswith(Path(sys.argv[0]).name)), len(words))
+    if sys.platform != "linux" or ("LOCAL_RANK" not in os.environ and {"-q", "--quiet"} & set(words[:script])):
+        return
+    subprocess.Popen(
+        [sys.executable, "-I", "-S", str(Path(__file__).with_name("last_word.py")), str(launcher.pid), message],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,  # torchrun ends the group of a process that failed
+    )
