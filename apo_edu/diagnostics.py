@@ -99,6 +99,18 @@ class Limits:
     truncated: float = _limit(0.2, "of the completions", "above it right answers may be lost to the length limit")
     with_signal: float = _limit(0.25, "of the groups", "below it most of the sampling teaches nothing")
     alpha_reach: float = _limit(0.02, "alpha", "a schedule that cannot move alpha further is a fixed alpha")
+    truncated_most: float = _limit(0.8, "of the completions", "above it hardly any answer is given")
+    boxed: float = _limit(0.5, "of the completions that ended", "below it rewards are about the form of an answer")
+    thinking: float = _limit(0.05, "of the completions", "above it a model thinks that was told not to")
+    clipped: float = _limit(0.2, "of the tokens", "above it the last updates of a batch teach little")
+    clipped_steps: float = _limit(
+        0.5, "of the optimiser steps", "above it max_grad_norm sets the length of the steps, not the objective"
+    )
+    kl_old: float = _limit(0.05, "nats per token", "above it a batch's samples are hardly the policy's any more")
+    mismatch: float = _limit(1e-4, "nats per token", "beyond it float32 engines differ by more than rounding")
+    mismatch_broken: float = _limit(1e-2, "nats per token", "beyond it a float32 engine samples from something else")
+    mismatch_half: float = _limit(0.03, "nats per token", "beyond it bfloat16 engines differ by more than rounding")
+    mismatch_half_broken: float = _limit(0.15, "nats per token", "beyond it any engine samples from something else")
 
     def __post_init__(self) -> None:
         if self.window < 4:
@@ -110,12 +122,14 @@ class Limits:
                 raise ValueError(
                     f"{name} is {getattr(self, name)}; expected > 1 ({_meaning(name)}), e.g. {_default(name)}."
                 )
-        for name in ("gain", "log_ratio"):
+        positive = ("mismatch", "mismatch_broken", "mismatch_half", "mismatch_half_broken")
+        for name in ("gain", "log_ratio", "kl_old", *positive):
             if not getattr(self, name) > 0:
                 raise ValueError(
                     f"{name} is {getattr(self, name)}; expected > 0 ({_meaning(name)}), e.g. {_default(name)}."
                 )
-        for name in ("entropy_high", "at_rest", "truncated", "with_signal"):
+        fractions = ("truncated", "truncated_most", "with_signal", "boxed", "thinking", "clipped", "clipped_steps")
+        for name in ("entropy_high", "at_rest", *fractions):
             if not 0 < getattr(self, name) <= 1:
                 raise ValueError(
                     f"{name} is {getattr(self, name)}; expected in (0, 1] ({_meaning(name)}), e.g. {_default(name)}."

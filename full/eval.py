@@ -25,6 +25,7 @@ from typing import Any, NoReturn
 
 from datasets import Dataset, concatenate_datasets
 
+from apo_edu import LIMITS
 from full.config import TrainConfig, parse_config
 from full.data.sources import apart, load_problems, load_splits
 from full.data.splits import require_held_out
@@ -247,7 +248,7 @@ def notes(record: dict[str, Any]) -> Sequence[str]:
         f"{record['truncated_fraction']:.1%} of the samples were cut off, {record['unanswered_fraction']:.1%} have no "
         r"\boxed{} answer; both count as wrong.",
     ]
-    if record["truncated_fraction"] > 0.2:
+    if record["truncated_fraction"] > LIMITS.truncated:
         lines.append(f"warning: more --max_completion_tokens than {record['max_completion_tokens']} would help.")
     if record["greedy"] in (0.0, 1.0) or record["pass@1"] in (0.0, 1.0):
         bound = min(1.0, 3 / record["n"])

@@ -214,6 +214,31 @@ def test_no_page_compares_names():
         assert not re.search(r"\.(objective|schedule|engine)\s*(==|!=|in)\s", path.read_text())
 
 
+# Files that judge a run: what they draw a line at stands in apo_edu.Limits or has a name.
+JUDGES = (
+    "doctor/judge.py",
+    "report/console.py",
+    "report/html.py",
+    "report/statistics.py",
+    "report/glossary.py",
+    "eval.py",
+)
+FORMATS = {"number"}  # functions that choose digits, not verdicts
+
+
+@pytest.mark.parametrize("name", JUDGES)
+def test_limits_stand_in_one_table(name):
+    tree = ast.parse((ROOT / "full" / name).read_text())
+    skipped = {id(n) for f in ast.walk(tree) if getattr(f, "name", "") in FORMATS for n in ast.walk(f)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Compare) and id(node) not in skipped:
+            for part in (node.left, *node.comparators):
+                numbers = [
+                    n.value for n in ast.walk(part) if isinstance(n, ast.Constant) and isinstance(n.value, float)
+                ]
+                assert set(numbers) <= {0.0, 0.5, 1.0, 1e-9}, (name, node.lineno, numbers)
+
+
 def test_no_other_top_level_folders():
     allowed = {"apo_edu", "toys", "full", "notebooks", "tests", ".ci"}
     kept = {"runs", "out", "build", "dist", ".venv", ".git"}  # what the tools make, and git ignores

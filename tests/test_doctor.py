@@ -293,6 +293,16 @@ def test_verdicts_on_the_first_update(mean, exact, grad_norm, adapters, verdict)
     assert ("no room" in told(section)) == (grad_norm is None)
 
 
+def test_it_tells_what_clipping_means():
+    def first_update(max_grad_norm):
+        first = FirstUpdate(0.1, 0.9, 0.0, Signals(0.5), False, 5.0, 8, "")
+        scored = Scored(1e-6, 1e-6, 100, True, None, 0.5)
+        return told(first_update_section(TrainConfig(max_grad_norm=max_grad_norm), scored, first))
+
+    assert "5 x max_grad_norm 1, so it is clipped. A clipped gradient has the length max_grad_norm" in first_update(1.0)
+    assert "within max_grad_norm 10, so it is not clipped" in first_update(10.0)
+
+
 # What is read off without a model
 
 

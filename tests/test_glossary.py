@@ -1,9 +1,12 @@
 """The glossary knows every number that a run writes, and real runs stay inside the ranges it gives."""
 
 import math
+import re
+from pathlib import Path
 
 import pytest
 
+from apo_edu import LIMITS
 from full import train
 from full.report import glossary
 from full.report.html import read_run
@@ -74,6 +77,19 @@ def test_the_entries_are_whole():
             "rows_with_gradient",
         ):
             assert (glossary.METRICS[name].low, glossary.METRICS[name].high) == (0, 1), name
+
+
+def test_limits_are_quoted_not_restated():
+    for name, limit in (
+        ("groups_with_signal", LIMITS.with_signal), ("truncated_fraction", LIMITS.truncated), ("grad_norm", LIMITS.spike),
+        ("clip_fraction", LIMITS.clipped), ("kl_old", LIMITS.kl_old), ("ess", LIMITS.ess), ("log_ratio_max", LIMITS.log_ratio),
+        ("mismatch_mean", LIMITS.mismatch), ("eval_truncated_fraction", LIMITS.truncated),
+    ):  # fmt: skip
+        assert f"{limit:g}" in glossary.METRICS[name].normal, name
+    source = Path(glossary.__file__).read_text()
+    entries = source[source.index("METRICS = {") : source.index("def entry")]
+    for found in re.findall(r"[Bb]elow \d[\d.e-]*|[Aa]bove [1-9][\d.]*|\d+ times", entries):
+        pytest.fail(f"{found!r} is written out; quote apo_edu.LIMITS")
 
 
 def test_keys_with_a_number_and_their_errors_are_found_by_rule():

@@ -115,6 +115,15 @@ def test_the_page_of_the_example_run(example):
     assert "2.13.0+cpu" in words and "arithmetic (generated), level all, split test" in words
 
 
+def test_the_page_tells_what_clipping_means(example, tmp_path):
+    means = "A clipped gradient has the length max_grad_norm"
+    often = read(example).words
+    assert f"150 of 150 steps were clipped to max_grad_norm 1. {means}" in often
+    seldom = read(run_page.write_report(copy_run(tmp_path / "seldom", max_grad_norm=10.0))).words
+    assert "3 of 150 steps were clipped to max_grad_norm 10." in seldom
+    assert seldom.count(means) == often.count(means) - 1  # it is in the glossary too
+
+
 def test_every_curve_has_a_description_and_a_caption(example):
     text = example.read_text(encoding="utf-8")
     described = [attrs["aria-label"] for tag, attrs in read(example).tags if attrs.get("role") == "img"]

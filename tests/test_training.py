@@ -248,6 +248,29 @@ def test_off_policy_changes_only_updates_after_the_first_of_a_batch(model, tmp_p
     assert corrected[1]["grad_norm"] != plain[1]["grad_norm"] and corrected[1]["loss"] == plain[1]["loss"]
 
 
+@pytest.mark.parametrize(("max_grad_norm", "same"), [(1e-3, True), (1e9, False)])
+def test_a_clipped_gradient_has_one_length_whatever_the_objectives_scale(
+    model, tmp_path, monkeypatch, max_grad_norm, same
+):
+    # What the report and the doctor say of clipping (full/report/glossary.py, CLIPPED_MEANS), on a first update.
+    applied = []
+    original = update.clip
+
+    def spy(accelerator, policy, norm):
+        before = original(accelerator, policy, norm)
+        applied.append((before, torch.cat([p.grad.flatten() for p in policy.parameters()]).clone()))
+        return before
+
+    monkeypatch.setattr(update, "clip", spy)
+    for tau in (0.5, 0.05):
+        options = {"steps": 1, "weights": "float64", "tau_anc": tau, "max_grad_norm": max_grad_norm}
+        train.main(small_run(model, tmp_path / str(tau), **options))
+    (wide, one), (narrow, other) = applied
+    assert narrow == pytest.approx(10 * wide, rel=1e-6)
+    assert (other.norm() / one.norm()).item() == pytest.approx(1.0 if same else 10.0, rel=1e-2 if same else 1e-6)
+    torch.testing.assert_close(one / one.norm(), other / other.norm(), rtol=0, atol=1e-9)
+
+
 def test_gradient_checkpointing_does_recompute(model, tmp_path, monkeypatch):
     # transformers does so in training mode only, and says nothing otherwise.
     calls = []

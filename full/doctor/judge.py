@@ -33,11 +33,20 @@ from full.doctor.measure import (
     memory_before,
 )
 from full.errors import UserError
+from full.report.glossary import CLIPPED_MEANS
 from full.report.units import duration, size
 from full.trainer.batches import BatchPlan
 from full.trainer.state import Trainer
 
 COLORS = {"ok": palette.GREEN, "look": palette.ORANGE, "stop": palette.VERMILION}  # from good to bad
+
+
+# Shares of the memory there is: above the first a run may fail, above the second it will.
+TIGHT, FULL = 0.8, 0.95
+
+
+# Seconds above which a run is called long.
+LONG = 3 * 86400
 
 
 # So many groups without any signal, or completions without any box, are no bad luck: were 10 % otherwise, one in 30 times.
@@ -225,32 +234,32 @@ def samples_section(config: TrainConfig, drawn: Drawn) -> Section:
         section.fact(label, f"reward {rewards[i]:.3g}: {shorten(drawn.texts[i])}")
 
     verified = any(reward.startswith("accuracy") for reward in config.reward)
-    if n["truncated"] > 0.2:
-        early = " before they gave an answer" if n["boxed"] < 0.5 else ""
+    if n["truncated"] > LIMITS.truncated:
+        early = " before they gave an answer" if n["boxed"] < LIMITS.boxed else ""
         instead = ", or take --thinking false" if config.thinking else ""
         section.look(
             f"{n['truncated']:.0%} of the completions are cut off{early}. Raise "
             f"--max_completion_tokens (now {most:,}){instead}. --truncated mask leaves them out of their groups.",
-            stop=verified and n["truncated"] > 0.8,
+            stop=verified and n["truncated"] > LIMITS.truncated_most,
         )
-    too_short = drawn.limit < most and unended > 0.2
+    too_short = drawn.limit < most and unended > LIMITS.truncated
     if too_short:
         section.look(
             "a minute is too short here to sample to the end, so these rewards say little. Watch truncated_fraction and "
             "groups_with_signal in the first steps."
         )
-    if n["thinking"] > 0.05 and not config.thinking:
+    if n["thinking"] > LIMITS.thinking and not config.thinking:
         section.look(
             f"{n['thinking']:.0%} of the completions think although thinking is false. Take a model that can leave it, or "
             "room for it: --max_completion_tokens 4096 or more."
         )
-    if verified and n["ended"] > 0 and n["boxed_of_ended"] < 0.5 and not too_short:
+    if verified and n["ended"] > 0 and n["boxed_of_ended"] < LIMITS.boxed and not too_short:
         section.look(
             f"{n['boxed_of_ended']:.0%} of the completions that ended have a \\boxed{{}}; the others are wrong whatever they "
             "say. Ask for it in the problem, or reward it for a while: --reward accuracy format --reward_weights 1 0.1",
             stop=n["boxed_of_ended"] == 0 and n["ended"] * n["completions"] >= SURE,
         )
-    if n["with_signal"] < 0.25 and not too_short:
+    if n["with_signal"] < LIMITS.with_signal and not too_short:
         found = "no group has a signal" if n["with_signal"] == 0 else "few groups have a signal"
         section.look(
             f"{found}, and without one there is nothing to learn from. {why_equal(config, n)}",
@@ -261,7 +270,7 @@ def samples_section(config: TrainConfig, drawn: Drawn) -> Section:
 
 def why_equal(config: TrainConfig, numbers: Mapping[str, float]) -> str:
     """Advice on groups whose rewards are equal."""
-    if numbers["truncated"] > 0.5:
+    if numbers["truncated"] > 1 - LIMITS.boxed:
         return "Mend the truncation first."
     if numbers["reward_mean"] > 0.5 * numbers["reward_max"] > 0:
         return f"The problems look too easy: take a harder --level (now {config.level}) or other data."
@@ -289,8 +298,10 @@ def first_update_section(config: TrainConfig, scored: Scored, first: FirstUpdate
         section.fact(
             "gradient norm", f"{first.grad_norm:.3g}, not zero, on {plural(first.completions, 'completion')}{rewards}"
         )
+        section.fact("step length", step_length(config, first.grad_norm))
     # In float32 sampling and scoring agree to rounding; other kernels and bfloat16 differ by a few hundredths of a nat.
-    near, far = (1e-4, 1e-2) if scored.exact else (0.03, 0.15)
+    near = LIMITS.mismatch if scored.exact else LIMITS.mismatch_half
+    far = LIMITS.mismatch_broken if scored.exact else LIMITS.mismatch_half_broken
     if not scored.mean <= far:
         section.look(
             "the engine samples from another distribution than the policy's. Look for a temperature or weights that it "
@@ -305,7 +316,7 @@ def first_update_section(config: TrainConfig, scored: Scored, first: FirstUpdate
     if scored.adapters:
         section.look("the adapters already change the policy, so the run would not start from the model.", stop=True)
     if first.grad_norm is not None and not 0 < first.grad_norm < math.inf:
-        section.facts[-1] = ("gradient norm", f"{first.grad_norm}")
+        section.facts[-2:] = [("gradient norm", f"{first.grad_norm}")]
         section.look(
             f"the gradient norm is {first.grad_norm} where rewards differ; expected a finite number > 0. Look for frozen "
             "weights, or log-probabilities that are not finite.",
@@ -357,6 +368,16 @@ def schedule_section(config: TrainConfig, signals: Signals, rewards: Tensor) -> 
     return section
 
 
+def step_length(config: TrainConfig, grad_norm: float) -> str:
+    """What decides how long a step is: the objective's scale, or the clipping of the gradient."""
+    if grad_norm <= config.max_grad_norm:
+        return f"the gradient is within max_grad_norm {config.max_grad_norm:g}, so it is not clipped"
+    return (
+        f"the gradient is {grad_norm / config.max_grad_norm:.3g} x max_grad_norm {config.max_grad_norm:g}, so it is clipped. "
+        f"{CLIPPED_MEANS}"
+    )
+
+
 def alpha_range(config: TrainConfig, signals: Signals) -> tuple[float, float]:
     """(alpha of a first step with these signals, alpha if the reward rose far above its noise then); any schedule."""
     schedule = config.make_schedule()
@@ -388,17 +409,17 @@ def memory_section(config: TrainConfig, memory: Memory, *, failure: str = "") ->
     if failure:
         section.look(f"out of memory: {failure}. {less_memory(config, memory)}", stop=True)
     for what, need in (("an update", memory.updating), ("sampling", memory.sampling)):
-        if need > 0.8 * memory.have:
+        if need > TIGHT * memory.have:
             section.look(
                 f"{what} needs {need / memory.have:.0%} of what there is. {less_memory(config, memory, what)}",
-                stop=need > 0.95 * memory.have,
+                stop=need > FULL * memory.have,
             )
     return section
 
 
 def less_memory(config: TrainConfig, memory: Memory, what: str = "") -> str:
     """What to change, the cheapest first: of an update, of sampling or, not knowing, of both."""
-    target, state = 0.8 * memory.have, memory.in_use + memory.moments
+    target, state = TIGHT * memory.have, memory.in_use + memory.moments
     advice = []
     if what != "an update" and memory.row:
         fit = int((target - state - memory.gathered) / memory.row)
@@ -430,7 +451,7 @@ def time_section(config: TrainConfig, seconds: Mapping[str, float], *, measured:
     section.fact("an update", f"about {duration(seconds['update'])}, without AdamW's own step")
     section.fact("an evaluation", f"about {duration(seconds['evaluation'])}; there are {seconds['evaluations']:.0f}")
     section.fact("the run", f"about {duration(seconds['run'])} for {plural(config.steps, 'step')}")
-    if seconds["run"] > 3 * 86400:
+    if seconds["run"] > LONG:
         section.look(
             "that is long: fewer --steps, shorter completions, --engine vllm, a smaller model or more processes."
         )

@@ -13,7 +13,7 @@ from rich.console import Console as RichConsole
 from rich.table import Table
 from tqdm import tqdm
 
-from apo_edu import Finding
+from apo_edu import LIMITS, Finding
 from apo_edu.objectives import OBJECTIVES
 from apo_edu.schedules import SCHEDULES
 from full.config import TrainConfig
@@ -113,7 +113,7 @@ class ProgressLine:
         speed = f"{metrics['tokens_per_second']:,.0f} tokens/s"
         alpha = f"alpha {metrics['alpha']:.2f}, " if self.with_alpha else ""
         text = f"reward {metrics['reward_mean']:.3f}, {alpha}{speed}"
-        if metrics["truncated_fraction"] > 0.2:
+        if metrics["truncated_fraction"] > LIMITS.truncated:
             text += f", {metrics['truncated_fraction']:.0%} truncated"
         self.bar.set_postfix_str(text, refresh=False)
         self.bar.update()
@@ -130,8 +130,9 @@ def advice(summary: Mapping[str, Any], findings: Sequence[Finding], config: Trai
     error = (after["pass@1_se"] ** 2 + before["pass@1_se"] ** 2) ** 0.5
     if findings:
         return findings[-1].remedy
-    if gain <= 2 * error:
-        return "the gain is within two standard errors: more steps, a higher lr, or problems that are solved sometimes."
+    if gain <= LIMITS.gain * error:
+        noise = f"the gain is within {LIMITS.gain:g} standard errors"
+        return f"{noise}: more steps, a higher lr, or problems that are solved sometimes."
     if config.objective_record.reads_alpha and config.schedule_record.moves:
         other = next(record.name for record in OBJECTIVES.values() if record.clips)
         held = next(record.name for record in SCHEDULES.values() if not record.moves)

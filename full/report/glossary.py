@@ -8,7 +8,13 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from apo_edu import LIMITS
+
 INF = math.inf
+CLIPPED_MEANS = (
+    "A clipped gradient has the length max_grad_norm whatever the objective's scale: tau_anc then has no effect on a batch's "
+    "first update, and alpha and beta_r act through directions and the weights between prompts alone."
+)
 
 
 class Entry(NamedTuple):
@@ -39,10 +45,11 @@ METRICS = {
     ),
     "groups_with_signal": Entry(
         "Fraction of prompts whose completions differ in reward; the others teach nothing.", "", 0, 1,
-        "0.3 to 1; falls when problems become all solved, or are never solved.",
+        f"{LIMITS.with_signal:g} to 1; falls when problems become all solved, or are never solved.",
     ),
     "alpha": Entry(
-        "Order of the divergence, set by the schedule: 1 covers modes, 0 seeks them. Only apo uses it.", "", 0, 1,
+        "Order of the divergence, set by the schedule: 1 covers modes, 0 seeks them. Objectives without alpha ignore it.", "",
+        0, 1,
         "guarded: at alpha_max, and below it only while confidence and improvement are both above 0.",
     ),
     "confidence": Entry(
@@ -67,7 +74,7 @@ METRICS = {
     ),
     "truncated_fraction": Entry(
         "Fraction of completions cut off at max_completion_tokens.", "", 0, 1,
-        "Below 0.2; above it, right answers may be lost: raise max_completion_tokens.",
+        f"Below {LIMITS.truncated:g}; above it, right answers may be lost: raise max_completion_tokens.",
     ),
     "tokens": Entry("Completion tokens that the step learned from, over all processes.", "tokens", 1, INF, ""),
     "loss": Entry(
@@ -77,31 +84,32 @@ METRICS = {
     ),
     "grad_norm": Entry(
         "Norm of the gradient before it is clipped to max_grad_norm.", "", 0, INF,
-        "Above 0 on the first update too. A spike of 10 times the median is instability.",
+        f"Above 0 on the first update too. A spike of {LIMITS.spike:g} times the median is instability. {CLIPPED_MEANS}",
     ),
     "clip_fraction": Entry(
         "Fraction of tokens whose probability ratio is clipped, so that they have no gradient.", "", 0, 1,
-        "Always 0 on the first update of a batch, and always for apo and adpo, which do not clip. Else below 0.2; gspo, "
-        "whose range is narrow, clips more.",
+        "Always 0 on the first update of a batch, and always for apo and adpo without off_policy clip. Else below "
+        f"{LIMITS.clipped:g}; gspo, whose range is narrow, clips more.",
     ),
     "kl_old": Entry(
         "Estimated KL divergence of the policy from the one that sampled, per token.", "nats", 0, INF,
-        "0 on the first update of a batch; on later ones below 0.05, else take fewer updates or a smaller lr.",
+        f"0 on the first update of a batch; on later ones below {LIMITS.kl_old:g}, else take fewer updates or a smaller lr.",
     ),
     "ess": Entry(
         "Effective sample size of the weights q^alpha p^(1-alpha) in a group: how many completions apo's gradient rests on.",
-        "completions", 1, "group_size", "Above 1.2. group_size means even weights: on policy, equal rewards.",
+        "completions", 1, "group_size", f"Above {LIMITS.ess:g}. group_size means even weights: on policy, equal rewards.",
     ),
     "log_ratio_max": Entry(
         "Largest |log q/p| of the step, between target and anchored policy.", "nats", 0, INF,
-        "A few nats on the first update (spread of rewards / beta_r); above 10 is extreme.",
+        f"A few nats on the first update (spread of rewards / beta_r); above {LIMITS.log_ratio:g} is extreme.",
     ),
     "mismatch_mean": Entry(
         "Mean |log-probability by the engine that sampled - by the policy| over sampled tokens.", "nats", 0, INF,
-        "Rounding: below 1e-4 in float32, near 0.01 in bfloat16.",
+        f"Rounding: below {LIMITS.mismatch:g} in float32, below {LIMITS.mismatch_half:g} in bfloat16.",
     ),
     "mismatch_max": Entry(
-        "Largest such difference of the step.", "nats", 0, INF, "Below 0.01 in float32; can reach 1 in bfloat16."
+        "Largest such difference of the step.", "nats", 0, INF,
+        f"Below {LIMITS.mismatch_broken:g} in float32; can reach 1 in bfloat16.",
     ),
     "importance_mean": Entry(
         "Mean over tokens of the importance weight, cut off at importance_cap, that corrects the engine's mismatch.", "",
@@ -120,7 +128,9 @@ METRICS = {
     "seconds_generate": Entry("Sampling, rewards and scoring: the step's share of its batch.", "s", 0, INF, ""),
     "seconds_update": Entry("The optimiser step itself.", "s", 0, INF, ""),
     "seconds_step": Entry("Both together, without evaluations and checkpoints.", "s", 0, INF, ""),
-    "eval_pass@1": Entry("Held-out accuracy of a sampled completion.", "", 0, 1, "Rises by more than two standard errors."),
+    "eval_pass@1": Entry(
+        "Held-out accuracy of a sampled completion.", "", 0, 1, f"Rises by more than {LIMITS.gain:g} standard errors."
+    ),
     "eval_pass@k": Entry(
         "Held-out problems of which at least one of k samples is right, estimated without bias.", "", 0, 1,
         "At least pass@1. If pass@1 rises and this does not, the policy sharpens.",
@@ -128,7 +138,8 @@ METRICS = {
     "eval_maj@k": Entry("Held-out accuracy of the most frequent answer among k samples.", "", 0, 1, "Usually at least pass@1."),
     "eval_greedy": Entry("Held-out accuracy of the likeliest completion, token by token.", "", 0, 1, "Often above pass@1."),
     "eval_truncated_fraction": Entry(
-        "Fraction of the sampled evaluations that did not come to an end; they count as they are.", "", 0, 1, "Below 0.2."
+        "Fraction of the sampled evaluations that did not come to an end; they count as they are.", "", 0, 1,
+        f"Below {LIMITS.truncated:g}."
     ),
     "eval_unanswered_fraction": Entry(
         "Fraction of the sampled evaluations without a boxed answer, which count as wrong.", "", 0, 1,
@@ -144,7 +155,10 @@ SUMMARY = {
     "eval_before": Entry("Evaluation before the first step; its numbers are named as in metrics.jsonl.", "", -INF, INF, ""),
     "eval_after": Entry("The same after the last step, on the same problems.", "", -INF, INF, ""),
     "steps": Entry("Optimiser steps in all.", "steps", 1, "steps", ""),
-    "seconds": Entry("Wall time of the last start of the run, evaluations included.", "s", 0, INF, ""),
+    "seconds": Entry(
+        "Wall time from the first evaluation to the last step, summed over all starts of the run. Loading and the evaluation "
+        "after the last step are not in it, nor what a kill took back.", "s", 0, INF, "",
+    ),
     "peak_memory_bytes": Entry(
         "Peak memory of the main process: of its GPU, or of the process on a CPU.", "bytes", 0, INF, ""
     ),

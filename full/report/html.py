@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from apo_edu import FailureMonitor, Finding, palette
+from apo_edu import LIMITS, FailureMonitor, Finding, palette
 from apo_edu.objectives import find_objective
 from apo_edu.schedules import find_schedule
 from full.config import TrainConfig, explain_option, filled, reads_alpha, resting_alpha
@@ -113,6 +113,7 @@ def render(record: RunRecord) -> str:
             "truncated": sum(bool(sample.get("truncated")) for group in groups for sample in group.samples),
         },
         reads_alpha=reads_alpha(record.options),
+        window=LIMITS.window,
         steps=thin(record.rows, MAX_STEPS),
         columns=[name for name in STEP_COLUMNS if any(name in row for row in record.rows)],
         options=option_rows(record),
@@ -162,9 +163,11 @@ PANELS = (
     Panel(draw_entropy, ("token_entropy",),
           "How open the choice of each token is: from {first} to {last} nats; a fall is healthy while the reward rises."),
     Panel(draw_gradient, ("grad_norm",),
-          "Steady is healthy, a spike is not; {clipped} of {logged} steps were clipped to max_grad_norm {max_grad_norm}."),
+          "Steady is healthy, a spike is not; {clipped} of {logged} steps were clipped to max_grad_norm "
+          "{max_grad_norm}.{clipped_means}"),
     Panel(draw_length, ("completion_length", "truncated_fraction", "groups_with_signal"),
-          "Truncated should stay below 0.2; only groups with signal, whose completions differ in reward, teach anything."),
+          f"Truncated should stay below {LIMITS.truncated:g}; only groups with signal, whose completions differ in reward, "
+          "teach anything."),
     Panel(draw_loss, ("loss",),
           "No measure of progress: on policy the value says nothing of the policy, and yet its gradient is not zero."),
     Panel(draw_distance, ("kl_old", "clip_fraction"),
@@ -246,14 +249,17 @@ def caption(panel: Panel, record: RunRecord, first: float, last: float) -> str:
     schedule = find_schedule(options["schedule"], strict=False)
     clips = objective.clips or options["off_policy"] == "clip"
     norms, generate, step = (values(record, key) for key in ("grad_norm", "seconds_generate", "seconds_step"))
+    clipped = sum(norm > options["max_grad_norm"] for norm in norms)
+    mostly_clipped = clipped > LIMITS.clipped_steps * len(norms)
     numbers = {
         "first": number(first),
         "last": number(last),
         "noise": number(fmean(values(record, "reward_se") or [0.0])),
         "schedule_note": filled(schedule.note, options, last=number(last)),
         "other_weights": "" if objective.reads_alpha else f"; {objective.name} has other weights",
-        "clipped": sum(norm > options["max_grad_norm"] for norm in norms),
+        "clipped": clipped,
         "logged": len(norms),
+        "clipped_means": f" {glossary.CLIPPED_MEANS}" if mostly_clipped else "",
         "max_grad_norm": number(options["max_grad_norm"]),
         "updates": BatchPlan(options).updates,
         "clip_note": "small is healthy" if clips else f"{objective.name} clips nothing",

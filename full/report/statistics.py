@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from apo_edu import LIMITS
 from full.evaluation import standard_error
 
 
 def moved(before: Mapping[str, Any], after: Mapping[str, Any], key: str) -> tuple[float, float, int]:
-    """(gain, its standard error, direction) of an accuracy; the direction is 0 within two standard errors."""
+    """(gain, its standard error, direction) of an accuracy; the direction is 0 within LIMITS.gain standard errors."""
     gain, error = after[key] - before[key], math.hypot(before[f"{key}_se"], after[f"{key}_se"])
-    return gain, error, 0 if abs(gain) <= 2 * error else int(math.copysign(1, gain))
+    return gain, error, 0 if abs(gain) <= LIMITS.gain * error else int(math.copysign(1, gain))
 
 
 def verdict(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
@@ -28,7 +29,7 @@ def verdict(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
         word = {0: "moved", 1: "rose", -1: "fell"}[direction]
         means = "more than noise" if direction else "within noise, so neither a gain nor a loss is shown"
         sentences.append(
-            f"{labels[key].capitalize()} {word} by {gain:+.3f} ± {error:.3f}: {means} (two standard errors)."
+            f"{labels[key].capitalize()} {word} by {gain:+.3f} ± {error:.3f}: {means} ({LIMITS.gain:g} standard errors)."
         )
     (sampled, sampled_error, direction), (greedy, greedy_error, _) = moves["pass@1"], moves["greedy"]
     others = [label for key, label in labels.items() if key != "pass@1" and moves[key][2] > 0]
@@ -38,7 +39,7 @@ def verdict(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
         )
     elif direction > 0:
         sentences.append(f"{' and '.join(others).capitalize()} rose too, which sharpening alone would hardly explain.")
-    if direction > 0 and others and sampled - greedy > 2 * math.hypot(sampled_error, greedy_error):
+    if direction > 0 and others and sampled - greedy > LIMITS.gain * math.hypot(sampled_error, greedy_error):
         sentences.append(
             f"Still, {sampled - greedy:.3f} of the sampled gain is above the greedy one: that part sharpens."
         )
