@@ -217,7 +217,7 @@ def test_mistakes_as_students_write_them(name, mistake, body):
     verdicts = [verdict for verdict in judge(A1[name], answer, ADA) if not verdict.passed]
     # Written naively, a second fault, lost digits, may show where the named one does not; then the check's hint is given.
     assert verdicts[0].mistake == mistake, [(v.mistake, v.says) for v in verdicts]
-    assert {verdict.mistake for verdict in verdicts} <= {mistake, "other"}
+    assert {verdict.mistake for verdict in verdicts} <= {mistake, "unnamed"}
 
 
 def test_the_right_answer_for_another_alpha_fails():

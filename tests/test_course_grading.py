@@ -63,7 +63,7 @@ SAMPLES = {
     "partial": (
         lambda: solved("a1", "partial", alpha_divergence=NAIVE, best_gaussian=None),
         FULL - 2 - 4,
-        {"alpha_divergence": "1 - sum cancels", "best_gaussian": "nothing here yet"},
+        {"alpha_divergence": "1 - sum cancels", "best_gaussian": "nothing was written here"},
     ),
     "wrong": (
         lambda: solved("a1", "wrong", alpha_divergence=SWAPPED, by_hand="by_hand = (0.0, 0.0)"),
@@ -190,7 +190,7 @@ def test_troubles_are_told_to_the_student(results):
 
 
 def test_another_students_notebook_is_noticed(results):
-    assert "The id in the notebook is 'good', the submission is 'copied''s" in results["copied"].notes[0]
+    assert "says that it is by 'good', but it was handed in by 'copied'" in results["copied"].notes[0]
 
 
 def test_changed_checks_are_noticed(results):
@@ -402,7 +402,7 @@ def test_the_pytest_face(tmp_path):
     )  # fmt: skip
     checks = sum(len(exercise.checks) for exercise in A1.exercises)
     assert f"2 failed, {checks - 2} passed, 4 skipped" in run.stdout, run.stdout
-    assert "nothing here yet" in run.stdout
+    assert "nothing was written here" in run.stdout
 
 
 @pytest.mark.parametrize("name", ASSIGNMENTS)

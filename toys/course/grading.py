@@ -259,8 +259,8 @@ class _Draft:
             self.isolation = message["isolation"]
         elif "typed" in message:
             self.notes.append(
-                f"The id in the notebook is {message['typed']!r}, the submission is {self.submission.student!r}'s; the "
-                f"numbers of {self.submission.student!r} were used."
+                f"The notebook says that it is by {message['typed']!r}, but it was handed in by {self.submission.student!r}, "
+                f"whose numbers were used."
             )
         elif message.get("tampered"):
             self.notes.append(HELD_BACK)
@@ -286,7 +286,7 @@ class _Draft:
 
     def _item(self, exercise: Exercise, check: Any, held: bool) -> Item:
         name = f"{exercise.name}.{check.name}"
-        title = f"{exercise.title}: {check.title}"
+        title = check.title
         mark = self.marks.get(name)
         if mark is None:
             why = self.notes[-1] if self.notes else "Not judged."

@@ -165,14 +165,14 @@ def _run(
 
 def _once(probe: Callable[..., Any], answer: Any, case: tuple[Any, ...]) -> Any:
     if answer is None or answer is Ellipsis:
-        return Failure("not done", "nothing here yet.")
+        return Failure("not done", "nothing was written here.")
     try:
         with _seeded():
             return _plain(probe(answer, *_copies(case)))
     except NotYet as reason:
         return Failure("says", str(reason))
     except NotImplementedError:
-        return Failure("not done", "nothing here yet.")
+        return Failure("not done", "nothing was written here.")
     except MemoryError:
         return Failure("out of memory", "ran out of memory: a tensor here is far too large.")
     except (Exception, SystemExit) as error:
@@ -267,16 +267,16 @@ def _agree(check: Check, one: Any, other: Any, alike: bool = False) -> bool:
 def _general(
     exercise: Exercise, check: Check, given: list[Any], expected: list[Any], cases: list[tuple[Any, ...]]
 ) -> Failure:
-    """What can be said without knowing the mistake; kind "other" where that is only where it differs."""
+    """What can be said without knowing the mistake; kind "unnamed" where that is only where it differs."""
     wrong = [i for i, (a, b) in enumerate(zip(given, expected, strict=True)) if not _agree(check, a, b)]
     first = wrong[0]
     at = f" for {shown}" if (shown := _show_case(exercise, cases[first])) else ""
     if given[first] is None:
-        return Failure("not done", "gives None: nothing here yet, or a `return` is missing.")
+        return Failure("not done", "gives None: nothing was written here, or a `return` is missing.")
     if isinstance(given[first], Failure):
         failure = given[first]
         if failure.kind == "says":
-            return Failure("other", failure.says)
+            return Failure("unnamed", failure.says)
         return Failure(failure.kind, failure.says + (at if failure.kind == "error" else ""))
     pairs = [(given[i], expected[i]) for i in range(len(given))]
     arrays = [(a, b) for a, b in pairs if isinstance(a, np.ndarray) and isinstance(b, np.ndarray) and b.dtype != bool]
@@ -298,7 +298,7 @@ def _general(
         if len(ratio) > 2 and np.ptp(ratio) < 1e-6 * np.abs(ratio).max() and abs(ratio[0] - 1) > 1e-6:
             return Failure("a factor", f"is {_factor(float(ratio.mean()))} the right value everywhere.")
     words = f"{at.strip().capitalize()}: gives {_show(given[first])}, expected {_show(expected[first])}. {check.hint}"
-    return Failure("other", words.strip().removeprefix(": "))
+    return Failure("unnamed", words.strip().removeprefix(": "))
 
 
 _FACTORS = {"log 2": math.log(2), "1/log 2 (logarithms to base 2?)": 1 / math.log(2)}

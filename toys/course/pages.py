@@ -1,6 +1,7 @@
 """The pages that people read: feedback for a student, the summary of a class, and the picture in it."""
 
 import base64
+import re
 from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,11 @@ _JINJA = jinja2.Environment(
     undefined=jinja2.StrictUndefined,
 )  # fmt: skip
 _JINJA.filters["points"] = lambda value: f"{value:g}"
+# A diagnosis as a sentence; a name such as z or log_w at its beginning keeps its case.
+_JINJA.filters["sentence"] = lambda text: re.sub(r"^[a-z](?=[a-z]+\b(?!_))", lambda first: first[0].upper(), text)
+
+
+_NOT_A_MISTAKE = ("not judged", "no answer", "not done", "not defined")
 
 
 def feedback_page(result: Result, assignment: Assignment) -> str:
@@ -57,7 +63,8 @@ def summary_page(results: list[Result], assignment: Assignment, picture: Path) -
         got = [sum(item.score or 0.0 for item in group) for group in items]
         waiting = sum(any(item.score is None for item in group) for group in items)
         full = sum(abs(points - part.points) < 1e-9 for points in got)
-        rows.append({"part": part, "mean": sum(got) / len(got), "full": full, "waiting": waiting})
+        absent = sum(any(item.mistake in _NOT_A_MISTAKE for item in group) for group in items)
+        rows.append({"part": part, "mean": sum(got) / len(got), "full": full, "waiting": waiting, "absent": absent})
     isolation = next((result.isolation for result in results if result.isolation), {})
     return _render(
         "summary.html",
@@ -76,7 +83,9 @@ def mistakes(results: list[Result], assignment: Assignment) -> list[dict[str, An
     """Each mistake with its exercise and the number of students who made it, the most frequent first in each exercise."""
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     for result in results:
-        for exercise, mistake in {(item.exercise, item.mistake) for item in result.items if item.mistake}:
+        for exercise, mistake in {
+            (item.exercise, item.mistake) for item in result.items if item.mistake not in ("", *_NOT_A_MISTAKE)
+        }:
             counts[exercise][mistake] += 1
     rows = []
     for part in assignment.items:
@@ -86,13 +95,12 @@ def mistakes(results: list[Result], assignment: Assignment) -> list[dict[str, An
     return rows
 
 
-_NOT_A_MISTAKE = ("not judged", "no answer", "not done", "not defined")
 MOST_BARS = 24
 
 
 def summary_picture(results: list[Result], assignment: Assignment, path: Path) -> None:
     """Which mistakes how often: a bar for each, grouped by exercise, as a PNG."""
-    found = [row for row in mistakes(results, assignment) if row["name"] not in _NOT_A_MISTAKE]
+    found = mistakes(results, assignment)
     most = {id(row) for row in sorted(found, key=lambda row: -row["count"])[:MOST_BARS]}
     shown = [row for row in found if id(row) in most]
     with plotting.style():

@@ -148,7 +148,7 @@ def _with_owner(exercise: Exercise, names: dict[str, Any], task: Task, verdicts:
         return verdicts
     others = judge(exercise, names[exercise.name], typed, fresh=task.fresh)
     says = (
-        f"right for the numbers of {typed.id!r}, the id written into this notebook, but it was handed in by "
+        f"right for the numbers of {typed.id!r}, the id written into this notebook; it was handed in by "
         f"{task.student.id!r}, whose numbers are others."
     )
     return [
