@@ -170,19 +170,27 @@ class TrainConfig:
 
     data: str = option(
         "math",
-        "Problems: 'math' (the hub sources in turn), a hub id, a .jsonl/.json/.parquet file, or a generated task ({names}).",
+        "Problems: 'math' (the hub sources in turn), a hub id (ID:CONFIGURATION), a .jsonl/.json/.csv/.parquet file or folder, "
+        "or a generated task ({names}).",
         group=DATA,
         source="paper: MATH",
         names=names_of_tasks,
     )
     level: str = option("3", "Keep problems of this level only, or 'all'.", group=DATA, source="paper: 3")
-    max_prompt_tokens: int = option(
-        1024,
-        "Longest prompt; a longer one is an error.",
+    columns: dict[str, Any] = option(
+        {},
+        "What the data call the columns problem, answer, solution, level or prompt, e.g. problem=question,answer=gold; a dot "
+        "goes into an object. GSM8K's names are known.",
         group=DATA,
-        unit="tokens",
-        range=at_least(1),
-        source="paper: 1024",
+    )
+    system_prompt: str | None = option(
+        None, "System message before every prompt; the chat template must have room for one.", group=DATA
+    )
+    max_prompt_tokens: int = option(
+        1024, "Longest prompt; see long_prompts.", group=DATA, unit="tokens", range=at_least(1), source="paper: 1024"
+    )
+    long_prompts: Literal["error", "drop"] = option(
+        "error", "What happens to longer prompts: 'error' stops, 'drop' leaves them out and says how many.", group=DATA
     )
 
     group_size: int = option(
@@ -235,8 +243,8 @@ class TrainConfig:
 
     reward: list[str] = option(
         ["accuracy_or_repetition"],
-        "Built-in rewards (accuracy, accuracy_or_repetition, repetition, format) or module:function of your own, separated "
-        "by spaces.",
+        "Built-in rewards (accuracy, accuracy_or_repetition, repetition, format, and for numbers digits: share of right "
+        "ones, closeness: exp(-|error|)) or module:function of your own, separated by spaces.",
         group=REWARD,
         source="paper: 1 if verified, else at most 0 by repetition",
     )
@@ -455,6 +463,8 @@ class TrainConfig:
                 f"prompts_per_batch is {self.prompts_per_batch} and mini_batch_prompts {self.mini_batch_prompts}; "
                 f"expected a multiple. Try prompts_per_batch {self.mini_batch_prompts * 2}."
             )
+        if self.seed >= 2**32:
+            found.append(f"seed is {self.seed}; expected less than 2**32, numpy's limit, e.g. {self.seed % 2**32}.")
         if not self.reward:
             found.append("reward is empty; expected at least one, e.g. accuracy.")
         if self.reward_weights is not None and len(self.reward_weights) != len(self.reward):
@@ -467,7 +477,7 @@ class TrainConfig:
     def run_dir(self) -> Path:
         """The folder of the run."""
         if self.output_dir:
-            return Path(self.output_dir)
+            return Path(self.output_dir).expanduser()
         return Path("runs") / (self.name or f"{self.objective}-{self.schedule}-s{self.seed}".replace(":", "."))
 
     @property
@@ -508,6 +518,11 @@ class TrainConfig:
             "logp_reduction": self.logp_reduction,
             "scale": self.advantage_scale,
         }
+
+    @property
+    def problem_options(self) -> dict[str, Any]:
+        """Which problems of the data, and how they become prompts, as `full.data.load_problems` takes it."""
+        return {"level": self.level, "system_prompt": self.system_prompt, "columns": self.columns}
 
     @property
     def off_policy_options(self) -> dict[str, Any]:
@@ -631,7 +646,9 @@ def parse_config(argv: list[str] | None = None) -> tuple[TrainConfig, str | None
         if word.startswith("--"):
             _require_known(word[2:].partition("=")[0], where="the command line")
     given = vars(_parse(parser, words))
-    file, folder = given.pop("config", None), given.pop("resume", None)
+    file, folder = (
+        path and os.path.expanduser(path) for path in (given.pop("config", None), given.pop("resume", None))
+    )
     given.pop("doctor", None)
     if folder and file:
         raise UserError("--resume and --config were both given; expected one. A resumed run keeps its own config.yaml.")
@@ -720,6 +737,12 @@ def _read_options(path: Path, *, resume: bool, above: tuple[Path, ...]) -> dict[
     except OSError as error:
         remedy = "it holds no run to resume" if resume else "give an existing .yaml file"
         raise UserError(f"{path} cannot be read ({error.strerror}); {remedy}.") from None
+    except UnicodeDecodeError as error:
+        encoding = "UTF-16" if error.object[:2] in (b"\xff\xfe", b"\xfe\xff") else "LATIN1"
+        raise UserError(
+            f"{path} is not UTF-8 ({error.reason} at byte {error.start}); expected UTF-8. Save it so, e.g. iconv -f {encoding} "
+            "-t UTF-8."
+        ) from None
     except yaml.YAMLError as error:
         raise UserError(f"{path} is no valid YAML: {' '.join(str(error).split())}.") from None
     if not isinstance(content, dict):
@@ -729,7 +752,7 @@ def _read_options(path: Path, *, resume: bool, above: tuple[Path, ...]) -> dict[
     base = content.pop("base", None)
     values = {}
     if base is not None:
-        values = _read_options(path.parent / str(base), resume=False, above=(*above, path.resolve()))
+        values = _read_options(path.parent / Path(str(base)).expanduser(), resume=False, above=(*above, path.resolve()))
     kind_of = kinds(TrainConfig)
     for name, value in content.items():
         _require_known(str(name), where=str(path))

@@ -27,13 +27,19 @@ from datasets import Dataset, concatenate_datasets
 
 from apo_edu import LIMITS
 from full.config import TrainConfig, parse_config
-from full.data.sources import apart, load_problems, load_splits
+from full.data.sources import apart, is_remote, load_problems, load_splits
 from full.data.splits import require_held_out
 from full.engines import ENGINES, make_engine
 from full.engines.hf import Sampler
 from full.errors import RewardError, UserError
 from full.evaluation import ProblemResult, majority_at_k, problem_results, summarize_results
-from full.models.loading import load_model, load_tokenizer, render_prompts
+from full.models.loading import (
+    go_offline_if_unreachable,
+    load_model,
+    load_tokenizer,
+    render_prompts,
+    without_long_prompts,
+)
 from full.report.console import Console, quiet_libraries
 from full.rewards.rewards import Rewarder
 from full.trainer.launch import quiet_exit, start_accelerator
@@ -44,14 +50,17 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     quiet_libraries()
     args = parse_arguments(argv)
     config, run = resolve(args)
-    out = Path(args.out) if args.out else run and run / "eval.json"
+    out = Path(args.out).expanduser() if args.out else run and run / "eval.json"
     if out and not out.parent.is_dir():
         raise UserError(f"--out is {out} but {out.parent} is no folder; expected one that exists. Create it first.")
     accelerator = start_accelerator(config.cpu_threads)
     say = Console(accelerator.is_main_process)
     say.line(f"loading {config.model} and {config.data}")
-    tokenizer, model_name = load_tokenizer(config, accelerator, Sampler)
+    if is_remote(config.data):
+        go_offline_if_unreachable()
     problems = choose_problems(config, args.split)
+    tokenizer, model_name = load_tokenizer(config, accelerator, Sampler)
+    problems = without_long_prompts(tokenizer, problems, config)
     problems = problems.select(range(min(args.n or (config.eval_problems if run else len(problems)), len(problems))))
     prompts, rendered = render_prompts(tokenizer, problems, config)
     say.line(
@@ -109,8 +118,14 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--model", required=True, help="A run's folder, a Hugging Face folder (LoRA adapters too), or a hub id.")
     add(
         "--data",
-        help="As in full/train.py: 'math', a hub id, a .jsonl/.json/.parquet file, 'arithmetic'. Default: run's.",
+        help="As in full/train.py: 'math', a hub id, a .jsonl/.json/.csv/.parquet file or folder, 'arithmetic'. Default: "
+        "the run's.",
     )
+    add(
+        "--columns", nargs="+", metavar="NAME=VALUE",
+        help="What other data call problem, answer, solution, level or prompt, e.g. problem=question,answer=gold.",
+    )  # fmt: skip
+    add("--system_prompt", help="System message before every prompt. Default: the run's, else none.")
     add("--level", help="Problems of this level only, or 'all'. Default: the run's, else all.")
     add(
         "--split", choices=("test", "train", "all"), default="test",
@@ -148,12 +163,12 @@ def resolve(args: argparse.Namespace) -> tuple[TrainConfig, Path | None]:
     Raises:
         UserError: an unfinished run, missing data, a bad value.
     """
-    run = Path(args.model) if (Path(args.model) / "config.yaml").is_file() else None
+    model = str(Path(args.model).expanduser()) if args.model.startswith("~") else args.model
+    run = Path(model) if (Path(model) / "config.yaml").is_file() else None
     # What belongs to training only must not be set up again.
     words = ["--lora_rank", "0", "--merge_lora", "false", "--tracker", "none", "--engine", args.engine]
     words += ["--objective", TrainConfig.objective, "--objective_options", "--off_policy", "none"]
     words += ["--schedule", TrainConfig.schedule, "--schedule_options"]
-    model = args.model
     if run:
         words += ["--config", str(run / "config.yaml")]
         if not (run / "model").is_dir():
@@ -163,14 +178,17 @@ def resolve(args: argparse.Namespace) -> tuple[TrainConfig, Path | None]:
             )
         model = str(run / "model")
     elif args.data is None:
-        what = "holds no run" if Path(args.model).exists() else "is no folder here"
+        what = "holds no run" if Path(model).exists() else "is no folder here"
         raise UserError(
             f"{args.model} {what}; expected the folder of a run, or a model's folder or hub id together with --data, e.g. "
             "--data math or --data problems.jsonl."
         )
     level = args.level or (None if run else "all")
     given = {"model": model, "data": args.data, "level": level, "temperature": args.temperature, "seed": args.seed}
-    given["max_completion_tokens"] = args.max_completion_tokens
+    given |= {"max_completion_tokens": args.max_completion_tokens, "system_prompt": args.system_prompt}
+    words += (
+        ["--columns", *(args.columns or [])] if args.columns or args.data else []
+    )  # a run's are those of its own data
     words += [word for name, value in given.items() if value is not None for word in (f"--{name}", value)]
     config, _ = parse_config(words)
     return config, run
@@ -179,11 +197,11 @@ def resolve(args: argparse.Namespace) -> tuple[TrainConfig, Path | None]:
 def choose_problems(config: TrainConfig, split: str) -> Dataset:
     """The problems in one order for all seeds and models, so that two evaluations see the same ones."""
     if split != "all":
-        return load_problems(config.data, level=config.level, split=split, seed=0)
+        return load_problems(config.data, split=split, **config.problem_options)
     parts, faults = [], []
     for part in ("test", "train"):
         try:
-            parts.append(load_problems(config.data, level=config.level, split=part, seed=0))
+            parts.append(load_problems(config.data, split=part, **config.problem_options))
         except UserError as error:  # a small file may have nothing in one of them
             faults.append(error)
     if not parts:
@@ -205,7 +223,7 @@ def held_out_line(problems: Dataset, run: Path | None, split: str) -> str:
         return "held out: not known; no run's folder was given, so what the model was trained on is not recorded"
     trained, _ = parse_config(["--config", str(run / "config.yaml")])
     try:
-        known = load_splits(trained.data, level=trained.level, seed=0)[0]["problem"][:]
+        known = load_splits(trained.data, seed=0, **trained.problem_options)[0]["problem"][:]
     except UserError as error:
         return f"held out: not checked, since the training data cannot be loaded: {error}"
     hint = "" if split == "test" else f" (with --split {split}; --split test leaves them out)"

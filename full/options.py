@@ -9,6 +9,7 @@ import dataclasses
 import difflib
 import functools
 import math
+import re
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -194,7 +195,8 @@ def from_words(name: str, kind: Kind, words: Sequence[str]) -> Any:
         UserError: a word that is no value of the option's type.
     """
     if kind.base is dict:
-        return dict(_named_value(name, word) for word in words)
+        parts = [part for word in words for part in re.split(r",(?=[^\W\d]\w*=)", word)]  # a=1,b=2 or a=1 b=2
+        return dict(_named_value(name, part) for part in parts)
     if kind.optional and kind.base is not str and [word.lower() for word in words] in (["none"], ["null"]):
         return None
     values = [_from_word(name, kind, word) for word in words]
@@ -253,7 +255,11 @@ def suggestion(name: str, known: Iterable[str]) -> str:
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line."""
+    """An argument parser whose errors are one line, and for which -1e-05 is a number."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._negative_number_matcher = re.compile(r"-\.?\d")  # Python 3.14's; before it knows no exponents
 
     def error(self, message: str) -> NoReturn:
         raise UserError(message)

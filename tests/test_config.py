@@ -412,3 +412,35 @@ def test_learning_rate_by_hand():
     assert factors("constant") == pytest.approx([1 / 3, 2 / 3, 1, 1, 1, 1])
     assert factors("linear") == pytest.approx([1 / 3, 2 / 3, 1, 3 / 4, 2 / 4, 1 / 4])  # no step is without effect
     assert factors("cosine") == pytest.approx([1 / 3, 2 / 3, 1, (1 + 0.5**0.5) / 2, 0.5, (1 - 0.5**0.5) / 2])
+
+
+@pytest.mark.parametrize(
+    ("encoding", "text"), [("utf-16", "seed: 1"), ("latin-1", "name: caf\xe9"), ("utf-16-le", "seed: 1")]
+)
+def test_a_file_in_another_encoding_is_one_line(tmp_path, encoding, text):
+    (tmp_path / "a.yaml").write_bytes(text.encode(encoding))
+    with pytest.raises(UserError, match="is not UTF-8 .*expected UTF-8. Save it so|is no valid YAML") as caught:
+        parse_config(["--config", str(tmp_path / "a.yaml")])
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("word", ["-1e-05", "-1.0e-5", "-.5e1", "-3"])
+def test_negative_numbers_are_values(tmp_path, word):
+    expected = [float(word), 2.0]
+    assert parse_config(["--reward", "accuracy", "format", "--reward_weights", word, "2"])[0].reward_weights == expected
+    (tmp_path / "a.yaml").write_text(f"reward: [accuracy, format]\nreward_weights: [{word}, 2]\n")
+    assert parse_config(["--config", str(tmp_path / "a.yaml")])[0].reward_weights == expected
+
+
+def test_a_seed_is_one_that_every_library_takes():
+    assert TrainConfig(seed=2**32 - 1).seed == 2**32 - 1
+    for seed in (2**32, 2**64):
+        with pytest.raises(UserError, match=f"seed is {seed}; expected less than 2..32, numpy's limit"):
+            TrainConfig(seed=seed)
+
+
+def test_home_is_found_in_paths(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "base.yaml").write_text("output_dir: ~/run\n")
+    (tmp_path / "a.yaml").write_text("base: ~/base.yaml\n")
+    assert parse_config(["--config", "~/a.yaml"])[0].run_dir == tmp_path / "run"

@@ -6,14 +6,15 @@ from pathlib import Path
 import pytest
 from datasets import Dataset
 
-from full.config import TrainConfig
+from full.config import TrainConfig, parse_config
 from full.data.order import ProblemOrder
 from full.data.sources import INSTRUCTION, load_problems, load_splits
 from full.data.splits import is_held_out
 from full.data.tasks.arithmetic import arithmetic_rows
 from full.errors import UserError
-from full.models.loading import render_prompts
+from full.models.loading import render_prompts, without_long_prompts
 from full.models.tiny import make_tokenizer
+from full.train import main
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 ROWS = [
@@ -172,6 +173,60 @@ def test_prompts_over_the_limit_say_what_would_fit():
     longest = len(prompts[1])
     with pytest.raises(UserError, match=f"1 of 2 prompts are longer than max_prompt_tokens 40.*{longest} tokens"):
         render_prompts(make_tokenizer(), problems, TrainConfig(max_prompt_tokens=40))
+
+
+def test_long_prompts_can_be_left_out_and_are_counted():
+    problems = Dataset.from_list([{"prompt": [{"role": "user", "content": "x" * n}]} for n in (5, 50, 6, 60)])
+    problems.info.description = "some"
+    tokenizer, config = make_tokenizer(), TrainConfig(max_prompt_tokens=40, long_prompts="drop")
+    fitting = without_long_prompts(tokenizer, problems, config)
+    assert [len(row["prompt"][0]["content"]) for row in fitting] == [5, 6]
+    assert fitting.info.description == "some; 2 prompts longer than 40 tokens left out"
+    assert problems.info.description == "some"
+    assert len(render_prompts(tokenizer, fitting, config)[0]) == 2
+    assert without_long_prompts(tokenizer, problems, TrainConfig(max_prompt_tokens=40)) is problems
+    with pytest.raises(UserError, match="all 4 prompts are longer than max_prompt_tokens 9; the shortest has 1"):
+        without_long_prompts(tokenizer, problems, TrainConfig(max_prompt_tokens=9, long_prompts="drop"))
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        ("{{ raise_exception('System role not supported') }}", "raised an error: System role not supported; .*user"),
+        ("{% for message in messages %}{{ message.text.strip() }}{% endfor %}", "raised an error: "),
+        (" {% if false %}{{ messages }}{% endif %}\n", "gives no text for 1 of 1 prompts"),
+    ],
+)
+def test_a_template_that_gives_no_prompt(template, message):
+    tokenizer = make_tokenizer()
+    tokenizer.chat_template = template
+    problems = Dataset.from_list([{"prompt": [{"role": "user", "content": "x"}]}])
+    with pytest.raises(UserError, match=message) as caught:
+        render_prompts(tokenizer, problems, TrainConfig(model="some"))
+    assert "\n" not in str(caught.value)
+
+
+def test_data_are_checked_before_the_warm_start(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)  # where no warm start is cached
+    (tmp_path / "bad.jsonl").write_text('{"problem": 5, "answer": "1"}\n')
+    words = ["--config", str(Path(__file__).parents[1] / "full/configs/tiny.yaml"), "--data", "bad.jsonl"]
+    with pytest.raises(UserError, match="row 1 is 5, a int"):
+        main(words)
+    assert "warm start" not in capsys.readouterr().out
+
+
+def test_options_of_the_data_reach_the_problems(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps({"q": f"p{i}", "gold": i}) + "\n" for i in range(40)))
+    words = [f"--data={path}", "--columns", "problem=q,answer=gold", "--system_prompt", "Be brief.", "--level", "all"]
+    config, _ = parse_config(words)
+    again, _ = parse_config([*words, "--columns", "problem=q", "answer=gold"])
+    assert config == again
+    (tmp_path / "a.yaml").write_text(config.to_yaml())
+    assert parse_config(["--config", str(tmp_path / "a.yaml")])[0] == config
+    train, _ = load_splits(config.data, seed=0, **config.problem_options)
+    assert train[0]["prompt"][0] == {"role": "system", "content": "Be brief."}
+    assert train[0]["problem"] == f"p{train[0]['answer']}"
 
 
 def test_thinking_reaches_the_template():

@@ -18,11 +18,13 @@ from datasets import Dataset, DatasetDict
 from hypothesis import given
 from hypothesis import strategies as st
 
+from full.config import TrainConfig
 from full.data.files import read_path
 from full.data.rows import Unusable, final_answer, level_name, number_text, same_level
 from full.data.sources import INSTRUCTION, load_problems, load_splits
 from full.data.splits import is_held_out
 from full.errors import UserError
+from full.eval import choose_problems, parse_arguments, resolve
 
 N = 40  # of the problems "p0" .. "p39" both splits have some
 
@@ -529,6 +531,31 @@ def test_a_problem_of_both_official_splits_is_held_out_and_said(monkeypatch):
     assert len(test) == 10
     assert train.info.description.endswith("; 1 left out that the test split has too")
     assert "left out that" not in load_splits("some/math", level=2, seed=0)[0].info.description
+
+
+def test_an_evaluation_of_both_splits_sees_each_problem_once(monkeypatch):
+    rows = rows_with(answer="1")
+    parts = {"train": Dataset.from_list(rows[:31]), "test": Dataset.from_list([*rows[31:], rows[0]])}
+    monkeypatch.setattr("full.data.sources.load_dataset", lambda hub_id, name=None: parts)
+    monkeypatch.setattr("full.data.sources._revision", lambda hub_id: "abc")
+    problems = choose_problems(TrainConfig(data="some/math", level="all"), "all")
+    assert sorted(problems["problem"]) == sorted(row["problem"] for row in rows)
+
+
+def test_an_evaluation_takes_other_columns_and_a_system_prompt(tmp_path):
+    data = write(tmp_path / "a.jsonl", [{"q": f"p{i}", "a": i} for i in range(N)])
+    words = ["--model", "m", "--data", data, "--columns", "problem=q,answer=a", "--system_prompt", "Be brief."]
+    config, _ = resolve(parse_arguments(words))
+    problems = choose_problems(config, "all")
+    assert len(problems) == N
+    assert problems[0]["prompt"][0] == {"role": "system", "content": "Be brief."}
+    # A run's columns belong to its own data.
+    (tmp_path / "run" / "model").mkdir(parents=True)
+    (tmp_path / "run" / "config.yaml").write_text(config.to_yaml())
+    run = ["--model", str(tmp_path / "run")]
+    assert resolve(parse_arguments(run))[0].columns == config.columns
+    assert resolve(parse_arguments([*run, "--data", "other.jsonl"]))[0].columns == {}
+    assert resolve(parse_arguments([*run, "--data", "other.jsonl"]))[0].system_prompt == "Be brief."
 
 
 def test_a_configuration_of_the_hub_can_be_named(monkeypatch):

@@ -195,20 +195,26 @@ def apart(train: Dataset, test: Dataset, *, source: str) -> Dataset:
     return train
 
 
+def is_remote(source: str) -> bool:
+    """Whether a source is on the hub: neither a generated task nor, by its looks, a file here."""
+    path = Path(source).expanduser()
+    return not (source in TASKS or path.exists() or is_readable(path) or source.startswith(("~", ".", "/")))
+
+
 def _read(source: str) -> Source:
     """The rows of a source, wherever it is."""
     if source in TASKS:
         task = TASKS[source]
         return Source({"all": task.rows()}, "generated", task.instruction, task.examples)
-    path = Path(source).expanduser()
-    if path.exists() or is_readable(path) or source.startswith(("~", ".", "/")):
-        return Source(*read_path(path))
-    return Source(*_load_hub(source))
+    if is_remote(source):
+        return Source(*_load_hub(source))
+    return Source(*read_path(Path(source).expanduser()))
 
 
 def _names(source: str, found: Source, columns: Mapping[str, str]) -> dict[str, str]:
     """Column of the schema -> column of the source, for those that it has."""
     there = list(dict.fromkeys(name for rows in found.parts.values() for row in rows for name in row))
+    columns = {ours: str(theirs) for ours, theirs in columns.items()}
     for ours, theirs in columns.items():
         if ours not in KNOWN_NAMES:
             raise UserError(

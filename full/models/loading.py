@@ -1,5 +1,6 @@
 """Loading and writing the model and its tokenizer, adapters included; rendering prompts through its chat template."""
 
+import os
 import socket
 import urllib.parse
 from collections.abc import Callable
@@ -32,7 +33,7 @@ def load_tokenizer(config: TrainConfig, accelerator: Accelerator, make_sampler: 
     Raises:
         UserError: it cannot be loaded; says why and names the embedded model.
     """
-    name = config.model
+    name = os.path.expanduser(config.model)
     if name == "tiny":
         with accelerator.main_process_first():  # one process trains it, the others find it in the cache
             name = str(warm_start(config.warm_start_pass_at_1, config.seed, make_sampler))
@@ -173,17 +174,57 @@ def render_prompts(tokenizer: Any, problems: Dataset, config: TrainConfig) -> tu
     """Token ids of every prompt through the chat template, and the first one as text.
 
     Raises:
-        UserError: a prompt is longer than max_prompt_tokens; says how many and what would fit.
+        UserError: a prompt is longer than max_prompt_tokens (says how many and what would fit), or the template gives none.
     """
-    texts = tokenizer.apply_chat_template(
-        problems["prompt"][:], tokenize=False, add_generation_prompt=True, enable_thinking=config.thinking
-    )
-    prompts: list[list[int]] = tokenizer(texts, add_special_tokens=False)["input_ids"]
+    texts, prompts = _rendered(tokenizer, problems, config)
     longest = max(map(len, prompts))
     if longest > config.max_prompt_tokens:
         over = sum(len(ids) > config.max_prompt_tokens for ids in prompts)
         raise UserError(
             f"{over} of {len(prompts)} prompts are longer than max_prompt_tokens {config.max_prompt_tokens}; the longest "
-            f"has {longest} tokens. Use --max_prompt_tokens {longest}, or remove them from the data."
+            f"has {longest} tokens. Use --max_prompt_tokens {longest}, or leave them out: --long_prompts drop."
         )
     return prompts, texts[0]
+
+
+def without_long_prompts(tokenizer: Any, problems: Dataset, config: TrainConfig) -> Dataset:
+    """With long_prompts "drop" the problems whose prompts fit; the description says how many do not. Otherwise all.
+
+    Raises:
+        UserError: none fits.
+    """
+    if config.long_prompts == "error":
+        return problems
+    _, prompts = _rendered(tokenizer, problems, config)
+    kept = [index for index, ids in enumerate(prompts) if len(ids) <= config.max_prompt_tokens]
+    if not kept:
+        raise UserError(
+            f"all {len(prompts)} prompts are longer than max_prompt_tokens {config.max_prompt_tokens}; the shortest has "
+            f"{min(map(len, prompts))} tokens. Raise --max_prompt_tokens."
+        )
+    left_out = f"{len(prompts) - len(kept)} prompts longer than {config.max_prompt_tokens} tokens left out"
+    fitting = problems.select(kept)
+    fitting.info.description = f"{problems.info.description}; {left_out}"
+    return fitting
+
+
+def _rendered(tokenizer: Any, problems: Dataset, config: TrainConfig) -> tuple[list[str], list[list[int]]]:
+    """Every prompt as text and as token ids."""
+    try:
+        texts = tokenizer.apply_chat_template(
+            problems["prompt"][:], tokenize=False, add_generation_prompt=True, enable_thinking=config.thinking
+        )
+    except Exception as error:  # a template is a program of the model's, and may raise anything
+        reason = " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
+        roles = ", ".join(dict.fromkeys(message["role"] for message in problems[0]["prompt"]))
+        raise UserError(
+            f"the chat template of {config.model!r} raised an error: {reason}; expected the text of a prompt with the roles "
+            f"{roles}. Leave out what it has no room for (--system_prompt, other roles), or take another model."
+        ) from None
+    blank = sum(not text.strip() for text in texts)
+    if blank:
+        raise UserError(
+            f"the chat template of {config.model!r} gives no text for {blank} of {len(texts)} prompts; expected the "
+            "problem's text. Take an instruct model, or mend its template."
+        )
+    return texts, tokenizer(texts, add_special_tokens=False)["input_ids"]

@@ -9,10 +9,12 @@ import importlib
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from full.errors import RewardError
 from full.rewards.answers import _quick_verdict, last_boxed
+from full.rewards.graded import closeness, digits
 from full.rewards.pool import Verifier
 
 RewardFunction = Callable[[list[Any], list[str], list[Mapping[str, Any]]], Sequence[float]]
@@ -138,6 +140,8 @@ class Rewarder:
             "accuracy_or_repetition": self._accuracy_or_repetition,
             "repetition": lambda prompts, completions, rows: [repetition(text) for text in completions],
             "format": lambda prompts, completions, rows: [float(last_boxed(text) is not None) for text in completions],
+            "digits": partial(_each, digits),
+            "closeness": partial(_each, closeness),
         }
         if name in built_in:
             return built_in[name]
@@ -160,6 +164,12 @@ class Rewarder:
     ) -> list[float]:
         correct = self._accuracy(prompts, completions, rows)
         return [1.0 if right else repetition(text) for right, text in zip(correct, completions, strict=True)]
+
+
+def _each(
+    score: Callable[[str, str], float], prompts: list[Any], completions: list[str], rows: list[Mapping[str, Any]]
+) -> list[float]:
+    return [score(text, row["answer"]) for text, row in zip(completions, rows, strict=True)]
 
 
 def _checked(name: str, values: Any, count: int) -> list[float]:

@@ -11,7 +11,7 @@ from accelerate.utils import set_seed
 from apo_edu.objectives import Objective
 from apo_edu.schedules import Schedule
 from full.config import TrainConfig
-from full.data.sources import load_splits
+from full.data.sources import is_remote, load_splits
 from full.engines import find_engine, make_engine
 from full.engines.base import Engine
 from full.engines.hf import Sampler
@@ -19,7 +19,14 @@ from full.errors import UserError
 from full.evaluation import evaluate
 from full.logprobs.packing import attention_pair_cost
 from full.logprobs.tokens import Policy
-from full.models.loading import check_model, load_model, load_tokenizer, render_prompts
+from full.models.loading import (
+    check_model,
+    go_offline_if_unreachable,
+    load_model,
+    load_tokenizer,
+    render_prompts,
+    without_long_prompts,
+)
 from full.rewards.rewards import Rewarder
 from full.runs import RunFolder
 from full.trainer.batches import BatchPlan
@@ -82,15 +89,21 @@ def set_up(
     run = RunFolder(config, resume=resume, main=accelerator.is_main_process)
     find_engine(config.engine).require()
     say(f"loading {config.model} and {config.data}")
+    if is_remote(config.data):
+        go_offline_if_unreachable()
+    problems, held_out = load_splits(config.data, seed=config.seed, **config.problem_options)
     tokenizer, model_name = load_tokenizer(config, accelerator, Sampler)
-    problems, held_out = load_splits(config.data, level=config.level, seed=config.seed)
+    problems, held_out = (without_long_prompts(tokenizer, part, config) for part in (problems, held_out))
     held_out = held_out.select(range(min(config.eval_problems, len(held_out))))
     check_batch(config, plan, len(problems))
     prompts, rendered = render_prompts(tokenizer, problems, config)
     held_out_prompts, _ = render_prompts(tokenizer, held_out, config)
     rewarder = Rewarder(config.reward, config.reward_weights, verify_seconds=config.verify_seconds)
     rewarder.self_test()
-    say(f"data: {problems.info.description}; {len(problems)} to train on, {len(held_out)} held out")
+    say(
+        f"data: {problems.info.description}; {len(problems)} to train on, {len(held_out)} held out",
+        f"held out: {held_out.info.description}",
+    )
 
     model = load_model(model_name, config)
     pair_cost = attention_pair_cost(model)
