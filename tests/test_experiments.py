@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from toys import experiments
+from toys import experiments, plotting
 from toys.bandits import Loop, equal_arms, lucky, run
 from toys.experiments.__main__ import main, perform
 from toys.experiments.experiment import Experiment, Verdict
@@ -112,18 +112,37 @@ def test_a_table_finds_one_row_and_says_what_is_missing():
     assert (found.mean, found.low, found.high, found.seeds) == (2.0, 2.0, 2.0, 2)
 
 
-def test_a_trainer_experiment_is_judged_from_its_table(capsys, monkeypatch, tmp_path):
-    def judge(table):
-        return Verdict("cannot be told", "weak", "Too few seeds.")
+SWEPT = """arm,seed,pass@1 before,pass@1 after,seconds
+apo,0,0.1,0.5,60
+apo,1,0.1,0.6,60
+grpo,1,0.1,0.9,70
+grpo,0,0.1,0.7,70
+"""
 
+
+def test_a_trainer_experiment_is_judged_from_its_runs(capsys, monkeypatch, tmp_path):
+    def judge(table):
+        row = table.one(part="after", rule="grpo", metric="pass@1 minus apo")
+        return Verdict("holds" if row.low > 0 else "cannot be told", "weak", f"GRPO minus APO: {row.interval}.")
+
+    def draw(table):
+        return plotting.figure()[0], "A caption."
+
+    monkeypatch.chdir(tmp_path)
     words = dict.fromkeys(("title", "question", "paper", "theory", "settings", "controls", "rule"), "words of the file")
-    trainer = Experiment(number=4, name="x", sweep="full/configs/experiments/x.yaml", judge=judge, draw=None, **words)
+    trainer = Experiment(number=4, name="x", sweep="full/configs/experiments/x.yaml", judge=judge, draw=draw, **words)
     assert trainer.kind == "trainer"
-    with pytest.raises(ValueError, match="run python full/sweep.py full/configs/experiments/x.yaml"):
-        perform(trainer, 10, quick=True)
     monkeypatch.setattr("toys.experiments.__main__.load", lambda: {"x": trainer})
-    assert main(["x", "--out", str(tmp_path)]) == 0
-    assert "python full/sweep.py full/configs/experiments/x.yaml" in capsys.readouterr().out
+    assert main(["x", "--out", "results"]) == 0
+    assert "run it first: python full/sweep.py full/configs/experiments/x.yaml" in capsys.readouterr().out
+    trainer.runs.parent.mkdir(parents=True)
+    trainer.runs.write_text(SWEPT)
+    assert main(["x", "--out", "results"]) == 0
+    table = Table.read(tmp_path / "results" / "x.csv")
+    # By hand, in pairs of seeds: 0.7 - 0.5 and 0.9 - 0.6.
+    assert table.one(part="after", rule="grpo", metric="pass@1 minus apo").mean == pytest.approx(0.25)
+    assert table.one(part="before", rule="apo", metric="pass@1").seeds == 2
+    assert table.about["verdict"] == "holds (evidence: weak)" and table.about["seconds"] == "260"
     with pytest.raises(ValueError, match="neither run and sweep"):
         Experiment(number=4, name="x", judge=judge, draw=None, **words)
     with pytest.raises(ValueError, match="answer is 'yes'; expected one of holds"):

@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from apo_edu import palette
+from apo_edu.objectives import find_objective
 from toys import bandits, estimators, guards, mixtures, plotting
+from toys.experiments.table import Table
 
 
 @pytest.fixture(scope="module")
@@ -141,3 +143,31 @@ def test_drawing_leaves_pyplot_alone():
     # pyplot keeps every figure alive and picks a backend; a lesson must get neither from an import.
     code = "import sys, toys.plotting, toys.__main__; sys.exit('matplotlib.pyplot' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=120).returncode == 0
+
+
+def rows_of(*means, alpha=float("nan")):
+    table = Table()
+    return [
+        table.add("p", "apo", "m", [mean - 1.0, mean, mean + 1.0], alpha=alpha, x=i) for i, mean in enumerate(means)
+    ]
+
+
+def test_interval_lines_draw_means_and_both_ends(ax):
+    plotting.interval_lines(ax, {0.9: rows_of(1.0, 2.0), "grpo": rows_of(3.0, 4.0)})
+    assert legend(ax) == ["alpha = 0.9", "grpo"] and ax.get_legend().get_title().get_text() == "3 seeds"
+    line = ax.containers[0].lines[0]
+    assert line.get_xydata().tolist() == [[0.0, 1.0], [1.0, 2.0]] and line.get_color() == palette.alpha_color(0.9)
+    assert ax.containers[1].lines[0].get_color() == find_objective("grpo").color
+    (bars,) = ax.containers[0].lines[2]
+    row = rows_of(1.0)[0]
+    assert bars.get_segments()[0][:, 1].tolist() == pytest.approx([row.low, row.high])
+
+
+def test_differences_stand_in_order_from_the_top(ax):
+    first, second = rows_of(1.0, -2.0)
+    plotting.differences(ax, {"above": first, "below": second})
+    heights = [container.lines[0].get_xydata()[0].tolist() for container in ax.containers]
+    assert heights == [[1.0, 1.0], [-2.0, 0.0]]
+    assert dict(zip(ax.get_yticks(), [text.get_text() for text in ax.get_yticklabels()], strict=True)) == {
+        1.0: "above", 0.0: "below",
+    }  # fmt: skip

@@ -178,8 +178,8 @@ def test_groups_without_signal_are_left_out_of_the_backward_pass(model, tmp_path
 
 def test_a_batch_without_any_signal_makes_a_step_with_gradient_zero(model, tmp_path):
     train.main(small_run(model, tmp_path / "run", reward="tests.helpers:nothing", steps=2))
-    for row in metrics_without_times(tmp_path / "run")[:1]:
-        assert (row["grad_norm"], row["rows_with_gradient"], row["groups_with_signal"]) == (0.0, 0.0, 0.0)
+    first = metrics_without_times(tmp_path / "run")[0]
+    assert (first["grad_norm"], first["rows_with_gradient"], first["groups_with_signal"]) == (0.0, 0.0, 0.0)
 
 
 def test_truncated_importance_weights_by_hand(model, tmp_path, monkeypatch):

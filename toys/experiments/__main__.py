@@ -5,6 +5,7 @@ writes to out/experiments/, and so does every figure.
 """
 
 import argparse
+import csv
 import difflib
 import os
 import platform
@@ -27,21 +28,27 @@ FIGURES = Path("out") / "experiments"
 
 
 def perform(experiment: Experiment, seeds: int, quick: bool) -> Table:
-    """Run a bandit experiment; the table says by what it can be run again, and the verdict."""
-    if experiment.run is None:
-        raise ValueError(
-            f"{experiment.name} is the trainer's; run python full/sweep.py {experiment.sweep} and judge its table."
-        )
+    """Run a bandit experiment, or read the runs of a trainer's sweep; the table says the verdict, and how to get it again."""
     started = time.perf_counter()
-    table = experiment.run(list(range(FIRST_SEED, FIRST_SEED + seeds)), quick)
-    seconds = time.perf_counter() - started
+    if experiment.run is not None:
+        table = experiment.run(list(range(FIRST_SEED, FIRST_SEED + seeds)), quick)
+        command = f"python -m toys.experiments {experiment.name} --seeds {seeds}" + (" --quick" if quick else "")
+        seconds = time.perf_counter() - started
+    else:
+        runs = experiment.runs
+        if not runs.is_file():
+            raise FileNotFoundError(f"there is no {runs} yet; make it: python full/sweep.py {experiment.sweep}")
+        table = Table.from_runs(runs)
+        command = f"python full/sweep.py {experiment.sweep}; python -m toys.experiments {experiment.name}"
+        with open(runs, newline="", encoding="utf-8") as file:
+            seconds = sum(float(entry["seconds"]) for entry in csv.DictReader(file))
     verdict = experiment.judge(table)
     table.about = {
         "experiment": f"{experiment.number} {experiment.title}",
         "verdict": f"{verdict.answer} (evidence: {verdict.evidence})",
         "in words": verdict.sentence,
         "commit": commit(),
-        "command": f"python -m toys.experiments {experiment.name} --seeds {seeds}" + (" --quick" if quick else ""),
+        "command": command,
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",
         "seconds": f"{seconds:.0f}",
     }
@@ -106,8 +113,8 @@ def main(arguments: list[str] | None = None) -> int:
         if options.name not in ("all", experiment.name):
             continue
         print(tell(experiment), flush=True)
-        if experiment.sweep is not None:
-            print(f"  This one trains a language model: python full/sweep.py {experiment.sweep}")
+        if experiment.kind == "trainer" and not experiment.runs.is_file():
+            print(f"  This one trains a language model; run it first: python full/sweep.py {experiment.sweep}")
             continue
         seeds = options.seeds or (experiment.quick_seeds if options.quick else experiment.seeds)
         table = perform(experiment, seeds, options.quick)

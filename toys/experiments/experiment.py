@@ -1,12 +1,13 @@
 """What an experiment is: a question, two predictions, settings, controls, a run, and a verdict rule fixed beforehand.
 
 One file of this folder is one experiment; it defines `EXPERIMENT`. A "bandit" experiment runs here. A "trainer" experiment
-is run by `python full/sweep.py SWEEP` (this package never imports full/) and is judged and drawn here from the table that
-the sweep writes.
+is run by `python full/sweep.py SWEEP` (this package never imports full/), and is judged and drawn here from the numbers of
+its runs (`Table.from_runs`).
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from matplotlib.figure import Figure
 
@@ -94,6 +95,11 @@ class Experiment:
                 f"run "
                 "for a bandit, sweep (a file in full/experiments/) for the trainer."
             )
+
+    @property
+    def runs(self) -> Path:
+        """Where the trainer's sweep puts its runs' numbers."""
+        return Path("runs") / "sweeps" / Path(self.sweep or self.name).stem / "results.csv"
 
     @property
     def kind(self) -> str:

@@ -134,6 +134,29 @@ class Table:
         ]
         return cls(rows, {name: value for name, _, value in head})
 
+    @classmethod
+    def from_runs(cls, path: Path) -> "Table":
+        """The table of a trainer's sweep, from the runs that it wrote, one a line (runs/sweeps/NAME/results.csv).
+
+        Its columns are arm, seed, "METRIC before", "METRIC after", seconds. The parts are "before" and "after", and the rules
+        are the arms; for every arm but the first there is the paired difference, "METRIC minus FIRST ARM", on shared seeds.
+        """
+        with open(path, newline="", encoding="utf-8") as file:
+            runs = list(csv.DictReader(file))
+        arms: dict[str, dict[str, dict[str, str]]] = {}
+        for entry in runs:
+            arms.setdefault(entry["arm"], {})[entry["seed"]] = entry
+        table, (first, baseline) = cls(), next(iter(arms.items()))
+        for column in [name for name in runs[0] if name.endswith((" before", " after"))]:
+            metric, _, part = column.rpartition(" ")
+            for arm, by_seed in arms.items():
+                table.add(part, arm, metric, [float(entry[column]) for entry in by_seed.values()])
+                shared = [seed for seed in by_seed if seed in baseline and arm != first]
+                if len(shared) > 1:
+                    gaps = [float(by_seed[seed][column]) - float(baseline[seed][column]) for seed in shared]
+                    table.add(part, arm, f"{metric} minus {first}", gaps)
+        return table
+
 
 def _bare(part: str, rule: str, metric: str, seeds: int, mean: float, low: float, high: float, **place: float) -> Row:
     none = math.nan
