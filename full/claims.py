@@ -169,8 +169,8 @@ def run_files(path: Path) -> Iterator[Path]:
     if card.is_file() and "- apo_edu" in card.read_text(encoding="utf-8", errors="replace"):
         yield card
     project = _project(path)
-    for folder in (project, *_inside(project)):  # hyper-parameters are one folder further in
-        yield from (p for p in _inside(folder) if re.fullmatch(_TENSORBOARD, p.name) and not _is_folder(p))
+    for place in (project, *_inside(project)):  # hyper-parameters are one folder further in
+        yield from (p for p in _inside(place) if re.fullmatch(_TENSORBOARD, p.name) and not _is_folder(p))
     for checkpoint in _inside(path / "checkpoints"):
         if CHECKPOINT.fullmatch(checkpoint.name.removeprefix("writing-")) and checkpoint.is_dir():
             yield from checkpoint_files(checkpoint)

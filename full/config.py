@@ -57,7 +57,7 @@ def names_of_core(module: str) -> dict[str, str]:
     for node in tree.body:
         for call in getattr(node, "decorator_list", []):
             if isinstance(call, ast.Call) and getattr(call.func, "id", "") == "describe":
-                words = {k.arg: k.value.value for k in call.keywords if isinstance(k.value, ast.Constant)}
+                words = {k.arg: str(k.value.value) for k in call.keywords if isinstance(k.value, ast.Constant)}
                 found[words["name"]] = words["summary"]
     return found
 

@@ -162,9 +162,9 @@ def checked(field: dataclasses.Field[Any], kind: Kind, value: Any) -> Any:
     if not isinstance(value, kind.base) or (kind.base is int and isinstance(value, bool)):
         raise UserError(f"{name} is {value!r}, a {type(value).__name__}; expected {kind.word}.")
     if kind.choices and value not in kind.choices:
-        raise UserError(f"{name} is {value!r}; expected {kind.word}.{suggestion(value, kind.choices)}")
-    allowed = field.metadata["range"] or Range()
-    if kind.base in (int, float) and value not in allowed:
+        raise UserError(f"{name} is {value!r}; expected {kind.word}.{suggestion(str(value), kind.choices)}")
+    allowed: Range = field.metadata["range"] or Range()
+    if isinstance(value, int | float) and not isinstance(value, bool) and value not in allowed:
         example = field.metadata["example"]
         if example is None:
             example = default_of(field)
@@ -250,7 +250,7 @@ def from_yaml(name: str, kind: Kind, value: Any) -> Any:
 
 def suggestion(name: str, known: Iterable[str]) -> str:
     """' Did you mean ...?' where one of the known names is close, otherwise nothing."""
-    close = difflib.get_close_matches(str(name), list(known), n=1)
+    close = difflib.get_close_matches(name, list(known), n=1)
     return f" Did you mean {close[0]}?" if close else ""
 
 

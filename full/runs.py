@@ -52,7 +52,7 @@ class RunFolder:
             text = config.to_yaml() + yaml.safe_dump({"provenance": record}, sort_keys=False)
             self._replace("config.yaml", text)
 
-    def append(self, name: str, rows: list[Mapping[str, Any]]) -> None:
+    def append(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Add lines to a .jsonl file."""
         if self.main and rows:
             with open(self.path / name, "a") as file:

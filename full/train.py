@@ -87,7 +87,7 @@ def train(
     console.plan(config, plan, trainer.model, trainer.rendered, accelerator, len(trainer.problems))
     sources = {"train": trainer.problems.info.description, "test": trainer.held_out.info.description}
     run.write_config(config, {**sources, "processes": accelerator.num_processes})
-    tracker = {"project": config.project, "options": asdict(config), "resume": bool(resume)}
+    tracker: dict[str, Any] = {"project": config.project, "options": asdict(config), "resume": bool(resume)}
     tracker_url = start_tracker(accelerator, config.tracker, run.path, **tracker)
 
     progress = Progress()
@@ -170,6 +170,7 @@ def finish(
             folder, merge = run.path / "model", config.merge_lora
             save_policy(trainer.model, trainer.engine.tokenizer, folder, merge=merge, state=state)
     if accelerator.is_main_process:
+        assert progress.eval_before is not None
         summary = summarize(config, progress.eval_before, eval_after, progress.seconds)
         summary["tracker_url"] = tracker_url
         run.write_summary(summary)

@@ -31,7 +31,6 @@ def test_every_requirement_is_pinned_within_its_range():
     for name, requirement in required().items():
         assert name in pinned, name
         assert requirement.specifier.contains(pinned[name]), (str(requirement), pinned[name])
-    assert pinned["torch"] == "2.13.0"
     assert all("==" not in text for text in PROJECT["dependencies"])  # the library itself asks for a range
 
 
@@ -55,19 +54,6 @@ def test_make_installs_the_same_extras():
         recipe = re.search(rf"^{target}:(.*)$", makefile, re.M)
         assert recipe
         assert recipe[1].split()[0] in ("setup", "lint")
-
-
-def test_extras_are_complete():
-    assert set(PROJECT["optional-dependencies"]) == {
-        "full",
-        "notebooks",
-        "dev",
-        "instructor",
-        "peers",
-        "trackers",
-        "vllm",
-        "deepspeed",
-    }
 
 
 def test_uv_gets_the_same_extras():

@@ -495,8 +495,10 @@ def rows_within(rollout: Rollout, seconds: float, allowed: float, *, rows: Seque
 
 def cells(trainer: Trainer, rollout: Rollout, rows: Sequence[int]) -> list[int]:
     """Tokens, padding included, of each micro-batch that an update on these rows takes; [1] of none."""
-    options = {"device": "cpu", "keep": rows, "pair_cost": trainer.pair_cost}
-    packed = micro_batches(rollout.prompts, rollout.completions, trainer.config.micro_batch_tokens, **options)
+    most, cpu = trainer.config.micro_batch_tokens, torch.device("cpu")
+    packed = micro_batches(
+        rollout.prompts, rollout.completions, most, device=cpu, keep=rows, pair_cost=trainer.pair_cost
+    )
     return [batch.input_ids.numel() for batch in packed] or [1]
 
 

@@ -45,13 +45,13 @@ def head_logps(
         return ChunkedLogps.apply(hidden, head.weight, head.bias, targets, temperature, with_entropy)
 
     own = head.__dict__.get("forward")
-    head.forward = forward
+    head.forward = forward  # type: ignore[method-assign, assignment]
     try:
         logps, entropies = head(hidden)
     finally:
         del head.forward
         if own is not None:
-            head.forward = own
+            head.forward = own  # type: ignore[method-assign]
     return logps, entropies if with_entropy else None
 
 

@@ -6,9 +6,10 @@ means the same as one row for each.
 """
 
 from collections.abc import Collection, Sequence
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 Ids = Sequence[Sequence[int]]  # token ids of some rows, each as long as it is
 
@@ -30,8 +31,10 @@ class PackedRows:
     ) -> None:
         self.rows = rows
         width = max(_length(row, prompts, completions) for row in rows)
-        ids, segments = [], []
-        owner, place = [], []  # of each completion token: its completion and its place there
+        ids: list[list[int]] = []
+        segments: list[list[int]] = []
+        owner: list[int] = []  # of each completion token: its completion ...
+        place: list[int] = []  # ... and its place there
         for row in rows:
             tokens = list(prompts[row[0]])
             numbers = [0] * len(tokens)
@@ -124,7 +127,7 @@ def pack(indices: Sequence[int], prompts: Ids, completions: Ids, max_tokens: int
     return rows
 
 
-def attention_pair_cost(model: nn.Module) -> float:
+def attention_pair_cost(model: Any) -> float:
     """Floating-point operations of attention per pair of tokens over those of everything else per token.
 
     inf where rows cannot share a prompt: another attention than torch's scaled dot product, sliding windows (a mask of

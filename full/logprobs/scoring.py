@@ -52,7 +52,9 @@ def scoring_error(model: nn.Module, prompt: Sequence[int], *, shared: bool) -> f
     device = next(model.parameters()).device
     rows = PackedRows([[0, 1]] if shared else [[0], [1]], [start] * 2, completions, device=device)
     scored = torch.zeros(2, 3)
-    rows.collect(token_logps(model, *rows.inputs), scored)
+    logps = token_logps(model, *rows.inputs)
+    assert isinstance(logps, Tensor)
+    rows.collect(logps, scored)
     differences = []
     for completion, logps in zip(completions, scored, strict=True):
         ids = torch.tensor([[*start, *completion]], device=device)

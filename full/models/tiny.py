@@ -36,7 +36,7 @@ WORDS = ("\\boxed{", "user", "assistant", "Compute")
 
 
 # What the warm start is; a change here makes a new one.
-WARM_START = {
+WARM_START: dict[str, Any] = {
     "model": {
         "hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 4, "num_attention_heads": 4,
         "num_key_value_heads": 2, "head_dim": 32, "max_position_embeddings": 4096, "tie_word_embeddings": True,
@@ -149,9 +149,10 @@ def warm_start(
 
 def encode_prompt(tokenizer: PreTrainedTokenizerFast, problem: str) -> list[int]:
     """The prompt's token ids through the chat template."""
-    return tokenizer.apply_chat_template(
+    encoding: Any = tokenizer.apply_chat_template(
         [{"role": "user", "content": problem}], add_generation_prompt=True, tokenize=True, return_dict=True
-    )["input_ids"]
+    )
+    return encoding["input_ids"]
 
 
 def supervised_loss(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, rows: list[dict]) -> torch.Tensor:

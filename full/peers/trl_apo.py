@@ -119,6 +119,7 @@ class APOConfig(GRPOConfig):
         require_positive("tau_anc", self.tau_anc, remedy="The paper uses 0.5.")
         require_positive("beta_r", self.beta_r, remedy="The paper uses 0.3.")
         require_choice("confidence_from", self.confidence_from, ("tokens", "answers", "candidates", "target"))
+        assert self.steps_per_generation is not None  # GRPOConfig has set it
         passes = self.steps_per_generation * self.num_iterations
         if self.gradient_accumulation_steps % passes:
             warnings.warn(
@@ -140,6 +141,8 @@ class APOTrainer(GRPOTrainer):
     """
 
     _tag_names = ["trl", "grpo", "apo"]  # noqa: RUF012  (TRL's own attribute)
+    args: APOConfig
+    model: Any  # TRL allows None, and it is none of that once it trains
 
     def __init__(self, model: Any, *, args: APOConfig, schedule: Schedule | None = None, **options: Any) -> None:
         if not isinstance(args, APOConfig):
@@ -174,7 +177,8 @@ class APOTrainer(GRPOTrainer):
             answers=self._answers.view(-1, self.num_generations),
         )
         advantages = self._advantages(rewards, valid, signals).flatten()
-        self._logs["advantages"].extend(advantages.tolist())  # its length is one generation batch: TRL's own drop out
+        shown: Any = self._logs["advantages"]
+        shown.extend(advantages.tolist())  # its length is one generation batch: TRL's own drop out
         first = self.accelerator.process_index * len(inputs)
         output["advantages"] = advantages[first : first + len(inputs)].to(output["advantages"].dtype)
         return output
@@ -208,7 +212,8 @@ class APOTrainer(GRPOTrainer):
         mask = output["completion_mask"] * output.get("tool_mask", 1)
         logps, entropies = output.get("old_per_token_logps"), None
         if logps is None or source == "tokens":
-            with torch.no_grad(), disable_gradient_checkpointing(self.model, self.args.gradient_checkpointing_kwargs):
+            checkpointing: Any = self.args.gradient_checkpointing_kwargs
+            with torch.no_grad(), disable_gradient_checkpointing(self.model, checkpointing):
                 score = self._get_per_token_logps_and_entropies
                 logps, entropies, *_ = score(
                     self.model,

@@ -39,7 +39,7 @@ from torch.nn.utils.rnn import pad_sequence
 from full.peers import group_reshaped_advantages
 
 # The options under algorithm.apo: the paper's values, its fixed alpha.
-DEFAULTS = {"alpha": 0.6, "tau_anc": 0.5, "beta_r": 0.3, "scale": "none"}
+DEFAULTS: dict[str, Any] = {"alpha": 0.6, "tau_anc": 0.5, "beta_r": 0.3, "scale": "none"}
 
 
 @torch.no_grad()
@@ -68,7 +68,7 @@ def compute_apo_outcome_advantage(
     """
     if index is None:
         raise ValueError("index is None; expected one uid per response. Give the batch verl's 'uid' column.")
-    options = dict((config.get("apo") if config is not None else None) or {})
+    options: dict[str, Any] = dict((config.get("apo") if config is not None else None) or {})
     unknown = sorted(set(options) - set(DEFAULTS))
     if unknown:
         raise ValueError(f"algorithm.apo has {', '.join(unknown)}; expected {', '.join(DEFAULTS)}. Mend the name.")

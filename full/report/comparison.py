@@ -204,8 +204,8 @@ PAIR_COLUMNS = ("metric", "over", "pairs", "difference", "low", "high", "won", "
 
 def problem_rows(head: dict[str, str], pairs: Sequence[tuple[Run, Run]]) -> list[dict[str, Any]]:
     """Sampled accuracy problem by problem, averaged over the seeds, if full/eval.py wrote it alike for all runs."""
-    evaluations = [run.evaluation for pair in pairs for run in pair]
-    if None in evaluations:
+    evaluations = [run.evaluation for pair in pairs for run in pair if run.evaluation is not None]
+    if len(evaluations) < 2 * len(pairs):
         return []
     alike = ("data", "temperature", "max_completion_tokens", "thinking", "k")
     if any(e.get(name) != evaluations[0].get(name) for e in evaluations for name in alike):
@@ -324,7 +324,8 @@ def draw(groups: Sequence[RunGroup], out: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    with rc_context(palette.STYLE):
+    style: Any = palette.STYLE  # matplotlib's stub wants a literal name for every key
+    with rc_context(style):
         columns = max(1, min(len(groups), 150 // (max(len(group.legend) for group in groups) + 12)))
         figure = Figure(figsize=(11, 6.7 + 0.2 * math.ceil(len(groups) / columns)))
         FigureCanvasAgg(figure)

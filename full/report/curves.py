@@ -19,7 +19,8 @@ def draw_curves(run: RunFolder) -> None:
 
     rows = run.read("metrics.jsonl")
     summary = json.loads((run.path / "summary.json").read_text())
-    with rc_context(palette.STYLE):
+    style: Any = palette.STYLE  # matplotlib's stub wants a literal name for every key
+    with rc_context(style):
         figure = Figure(figsize=(12, 6.4))
         FigureCanvasAgg(figure)
         axes = figure.subplots(2, 3)
@@ -55,7 +56,7 @@ def smooth(values: Sequence[float], decay: float = 0.9) -> list[float]:
     return out
 
 
-def evaluations(rows: Rows, summary: Mapping[str, Any]) -> list[tuple[int, Mapping[str, Any]]]:
+def evaluations(rows: Rows, summary: Mapping[str, Any]) -> list[tuple[int, dict[str, Any]]]:
     """(step, result) of every evaluation, in order; without a summary, of those that metrics.jsonl has."""
     during = [(r["step"], {k[5:]: v for k, v in r.items() if k.startswith("eval_")}) for r in rows if "eval_n" in r]
     if not summary:

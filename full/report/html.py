@@ -128,7 +128,7 @@ def accuracy_table(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[
     def cell(result: Mapping[str, Any], key: str) -> str:
         return f"{result[key]:.3f} ± {result[f'{key}_se']:.3f}" if key in result else ""
 
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for key in after:
         if key == "greedy" or re.fullmatch(r"(pass|maj)@\d+", key):
             gain, error, _ = moved(before, after, key) if key in before else (math.nan, math.nan, 0)
@@ -184,7 +184,7 @@ PANELS = (
 
 # Colours of the figures that the page's style sheet names.
 PAGE_COLORS = {
-    palette.BLACK: "currentColor", palette.STYLE["grid.color"]: "var(--grid)", palette.BLUE: "var(--blue)",
+    palette.BLACK: "currentColor", str(palette.STYLE["grid.color"]): "var(--grid)", palette.BLUE: "var(--blue)",
     palette.GREEN: "var(--green)", palette.VERMILION: "var(--red)",
 }  # fmt: skip
 
@@ -203,7 +203,8 @@ def curves(record: RunRecord) -> list[dict[str, Any]]:
         exact = panel.draw is draw_mismatch and not any(series.get("mismatch_max", []))
         if panel.keys[0] not in series or exact:  # an engine without mismatch is no picture
             continue
-        with rc_context({**palette.STYLE, "svg.hashsalt": "apo_edu"}):  # equal runs, equal pages
+        style: Any = {**palette.STYLE, "svg.hashsalt": "apo_edu"}  # equal runs, equal pages
+        with rc_context(style):
             figure = Figure(figsize=(4.4, 3.1))
             FigureCanvasSVG(figure)
             ax = panel.draw(figure.subplots(), record.rows, record.summary)

@@ -18,7 +18,7 @@ from full.logprobs.packing import PackedRows
 
 
 def prepare(
-    accelerator: Accelerator, policy: nn.Module, optimizer: torch.optim.Optimizer, *, max_grad_norm: float
+    accelerator: Accelerator, policy: Any, optimizer: torch.optim.Optimizer, *, max_grad_norm: float
 ) -> tuple[nn.Module, Any]:
     """accelerator.prepare, after saying what accelerate would otherwise choose, and not as this trainer needs it.
 
@@ -67,7 +67,7 @@ def whole_weights(policy: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _whole_fsdp2(policy: nn.Module) -> Iterator[None]:
+def _whole_fsdp2(policy: Any) -> Iterator[None]:
     parts = [module for module in policy.modules() if isinstance(module, FSDPModule)]
     policy.set_reshard_after_forward(False)
     for part in parts:

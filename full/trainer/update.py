@@ -83,6 +83,7 @@ def step_metrics(
     config = trainer.config
     counts = torch.ones_like(batch.rewards).bool() if batch.valid is None else batch.valid.bool()
     highest, lowest = (batch.rewards.masked_fill(~counts, end) for end in (-math.inf, math.inf))
+    assert signals.log_q is not None and signals.log_p is not None  # `group_signals` gives both
     weights = tilted_log_weights(signals.log_q, signals.log_p, alpha)
     return {
         "reward_mean": signals.reward,
