@@ -252,7 +252,7 @@ class TrainConfig:
         None, "One weight per reward, 1 each where none are given; the weighted sum counts.", group=REWARD
     )
     verify_seconds: float = option(
-        5.0, "Hard limit for the verification of one answer.", group=REWARD, unit="seconds", range=above(0)
+        5.0, "Hard limit for the verification of one answer.", group=REWARD, unit="CPU seconds", range=above(0)
     )
 
     objective: str = option(

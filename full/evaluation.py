@@ -19,7 +19,7 @@ from accelerate.utils import gather_object
 from datasets import Dataset
 
 from full.engines.base import Engine
-from full.rewards.answers import last_boxed
+from full.rewards.answers import final_answer
 from full.rewards.pool import Verifier
 from full.rewards.rewards import accuracies
 
@@ -89,7 +89,7 @@ def problem_results(
     texts = sampler.texts(completions)
     scores = accuracies(texts, [answer for answer in answers for _ in range(1 + samples)], verifier)
     likeliest, right = _first_and_others(scores, samples)
-    _, boxes = _first_and_others([last_boxed(text) or None for text in texts], samples)
+    _, boxes = _first_and_others([final_answer(text) or None for text in texts], samples)
     _, ended = _first_and_others([sampler.ended(ids) for ids in completions], samples)
     votes = answer_classes(boxes, right, verifier)
     local = list(map(ProblemResult, mine, likeliest, right, votes, [group.count(False) for group in ended]))

@@ -27,7 +27,7 @@ from apo_edu.schedules import Signals
 from full.data.order import ProblemOrder
 from full.engines import find_engine
 from full.logprobs.packing import micro_batches
-from full.rewards.answers import last_boxed
+from full.rewards.answers import final_answer
 from full.rewards.numbering import answer_number
 from full.trainer.rollout import Rollout, score_now
 from full.trainer.sharding import clip, whole_weights
@@ -164,7 +164,7 @@ def sample_numbers(trainer: Trainer, rollout: Rollout, texts: list[str], ended: 
     config, rewards = trainer.config, rollout.rewards
     lengths = torch.tensor([len(ids) for ids in rollout.completions])
     groups = rewards.view(-1, config.group_size)
-    boxed = torch.tensor([last_boxed(text) is not None for text in texts])
+    boxed = torch.tensor([final_answer(text) is not None for text in texts])
     thinking = torch.tensor(["<think>" in text for text in texts])
     signal = groups.amax(-1) > groups.amin(-1)
     parts = (

@@ -76,6 +76,14 @@ METRICS = {
         "Fraction of completions cut off at max_completion_tokens.", "", 0, 1,
         f"Below {LIMITS.truncated:g}; above it, right answers may be lost: raise max_completion_tokens.",
     ),
+    "verify_timeouts": Entry(
+        "Answers whose comparison hit a limit (verify_seconds of CPU time, memory, the batch's); they count as wrong.",
+        "answers", 0, INF, "Near 0. Many are a policy that writes what no algebra can evaluate, or a limit that is too small.",
+    ),
+    "verify_deaths": Entry(
+        "Verifying workers that died of anything else and were replaced; their questions were asked again.", "workers", 0,
+        INF, "0. Else something ends processes (the machine's memory, a job's limit); rewards are not affected.",
+    ),
     "tokens": Entry("Completion tokens that the step learned from, over all processes.", "tokens", 1, INF, ""),
     "loss": Entry(
         "Value of the objective.", "nats for apo and adpo", -INF, INF,

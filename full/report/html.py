@@ -138,11 +138,32 @@ def accuracy_table(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[
 
 
 def findings(record: RunRecord) -> list[Finding]:
-    """What the failure monitor says of the logged steps, as in train.py."""
+    """What the failure monitor says of the logged steps, as in train.py, and what befell the verifier."""
     monitor = FailureMonitor(alpha_max=resting_alpha(record.options))
     for row in record.rows:
         monitor.update(row)
-    return monitor.findings
+    return monitor.findings + verifier_findings(record)
+
+
+def verifier_findings(record: RunRecord) -> list[Finding]:
+    """Answers that hit a limit of the verifier, and workers that died, over all logged steps."""
+    told = {
+        "verify_timeouts": (
+            "{} answers hit a limit of the verifier and counted as wrong.",
+            "Look for what they have in common.",
+        ),
+        "verify_deaths": (
+            "{} verifying workers died and were replaced.",
+            "Look for what ends them; no reward is affected.",
+        ),
+    }
+    found = []
+    for key, (message, remedy) in told.items():
+        rows = [row for row in record.rows if row.get(key)]
+        if rows:
+            total = sum(int(row[key]) for row in rows)
+            found.append(Finding(key, int(rows[0]["step"]), message.format(total), remedy))
+    return found
 
 
 class Panel(NamedTuple):

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 
-from full.rewards.answers import last_boxed
+from full.rewards.answers import final_answer
 
 # Capped, since a model's text is evaluated: Fraction("1e999999999") would not end.
 NUMBER = re.compile(r"[+-]?\d{1,40}(\.\d{1,40}|/\d{1,40})?")
@@ -51,7 +51,7 @@ def _best(
     if None in accepted or not accepted:
         kind = "a whole number" if whole else "a number (12, 0.5 or 1/2)"
         raise ValueError(f"the right answer is {answer!r}; expected {kind}. Use --reward accuracy for other answers.")
-    given = _number(last_boxed(completion) or "", whole=whole)
+    given = _number(final_answer(completion) or "", whole=whole)
     return 0.0 if given is None else max(score(given, gold) for gold in accepted if gold is not None)
 
 

@@ -3,7 +3,7 @@
 import hashlib
 import re
 
-from full.rewards.answers import last_boxed
+from full.rewards.answers import final_answer
 
 NO_ANSWER = -1
 
@@ -16,7 +16,7 @@ def answer_number(completion: str) -> int:
     each pair of answers of a group (`full.evaluation.answer_classes`), hundreds of questions per batch, where this takes
     microseconds per completion.
     """
-    answer = last_boxed(completion)
+    answer = final_answer(completion)
     if answer is None:
         return NO_ANSWER
     plain = re.sub(r"(?<=\d),(?=\d{3}\b)", "", re.sub(r"[\s$]", "", answer)).replace(r"\dfrac", r"\frac")

@@ -157,7 +157,7 @@ def gather_rows(rows: Tensor, accelerator: Accelerator, config: TrainConfig) -> 
 
 
 def step_totals(mini: Rollout, entropies: Tensor, trainer: Trainer) -> dict[str, float]:
-    """Means over the completions of all processes: sums first, then one division.
+    """Means over the completions of all processes (sums first, then one division), and what befell their verifiers.
 
     The mismatch of an engine that is not exact is left out where nothing was scored again: it was not measured.
     """
@@ -165,16 +165,19 @@ def step_totals(mini: Rollout, entropies: Tensor, trainer: Trainer) -> dict[str,
     lengths = torch.tensor([len(ids) for ids in mini.completions])
     mismatch = (mini.old_logps - mini.engine_logps).abs().double()
     importance = mini.importance(config.importance_cap).double() * mini.mask()
-    parts = (lengths, mini.truncated, entropies.double(), mismatch, importance)
+    befell = torch.tensor(trainer.rewarder.verifier.take_counts())
+    parts = (lengths, mini.truncated, entropies.double(), mismatch, importance, *befell)
     sums = torch.stack([torch.tensor(len(lengths)).double(), *(part.sum().double() for part in parts)])
     reduced = accelerator.reduce(sums.to(accelerator.device), reduction="sum").tolist()
-    rows, tokens, truncated, entropy, difference, weight = reduced
+    rows, tokens, truncated, entropy, difference, weight, timeouts, deaths = reduced
     largest = accelerator.gather(mismatch.max().to(accelerator.device)[None]).max().item()
     means = {
         "token_entropy": entropy / tokens,
         "completion_length": tokens / rows,
         "truncated_fraction": truncated / rows,
         "tokens": tokens,
+        "verify_timeouts": timeouts,
+        "verify_deaths": deaths,
     }
     if largest == 0 and not trainer.engine.exact:
         return means
