@@ -8,7 +8,8 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 
-from apo_edu.objectives import Objective
+from apo_edu import GroupBatch
+from apo_edu.objectives import Objective, coefficients
 from apo_edu.schedules import Schedule
 from full.config import TrainConfig
 from full.data.sources import is_remote, load_splits
@@ -88,6 +89,7 @@ def set_up(
     plan = BatchPlan(config, accelerator.num_processes, accelerator.process_index)
     run = RunFolder(config, resume=resume, main=accelerator.is_main_process)
     find_engine(config.engine).require()
+    try_objective(config)
     say(f"loading {config.model} and {config.data}")
     if is_remote(config.data):
         go_offline_if_unreachable()
@@ -139,6 +141,28 @@ def set_up(
         engine=make_engine(config, model, tokenizer, model_name, accelerator),
         rewarder=rewarder,
     )
+
+
+def try_objective(config: TrainConfig) -> None:
+    """Call the objective once on two made-up groups: what is wrong with a user's own is found before the model is loaded.
+
+    Raises:
+        UserError: it raises, or returns something else than (loss, stats).
+    """
+    logps = torch.linspace(-2.0, -0.1, 2 * config.group_size * 3).view(2, config.group_size, 3)
+    rewards = torch.arange(2.0 * config.group_size).view(2, -1) % 2
+    batch = GroupBatch(logps, logps, torch.ones_like(logps), rewards)
+    options = {"alpha": config.make_schedule().alpha, **config.off_policy_options}
+    try:
+        _, _, stats = coefficients(config.make_objective(), batch, **options)
+        {name: value.item() for name, value in stats.items()}
+    except Exception as error:  # whatever somebody's function may do
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UserError(
+            f"objective {config.objective} cannot be used: on a made-up batch of two groups it gives {reason.rstrip('.')}; "
+            "expected (loss, stats), a scalar with a gradient in batch.logps and a dict of scalar tensors. See "
+            "apo_edu.objectives.apo."
+        ) from error
 
 
 def check_batch(config: TrainConfig, plan: BatchPlan, num_problems: int) -> None:
