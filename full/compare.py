@@ -16,7 +16,7 @@ from typing import NoReturn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this checkout, whatever else is installed
 
-from full.errors import UserError
+from full.errors import UserError, printable
 from full.report.comparison import draw, gain_rows, group_runs, notes, pair_rows, read_finished_run, show, write_csv
 from full.trainer.launch import quiet_exit
 
@@ -29,16 +29,16 @@ def main(argv: list[str] | None = None) -> None:
         try:
             runs.append(read_finished_run(path))
         except UserError as error:
-            print(f"left out: {error}", flush=True)
+            print(printable(f"left out: {error}"), flush=True)
     if not runs:
         raise UserError("none of the folders holds a finished run; expected at least one. See the lines above.")
     groups, repeated = group_runs(runs)
     for line in repeated:
-        print(f"left out: {line}")
+        print(printable(f"left out: {line}"))
     gains = [row for group in groups for row in gain_rows(group)]
     pairs = [row for a, b in combinations(groups, 2) for row in pair_rows(a, b)]
     show(groups, gains, pairs)
-    print(*notes(groups, pairs), sep="\n")
+    print(printable("\n".join(notes(groups, pairs))))
     if args.csv:
         target = Path(args.csv)
         for path, rows in ((target, gains), (target.with_stem(f"{target.stem}-pairs"), pairs)):

@@ -552,6 +552,8 @@ class TrainConfig:
 FIELDS = {field.name: field for field in dataclasses.fields(TrainConfig)}
 # What may differ on resume: where things are and how they are cut up, never what is computed.
 FREE_ON_RESUME = tuple(name for name, field in FIELDS.items() if field.metadata["free_on_resume"])
+# What may lie elsewhere when a run is resumed; the run tells by its content whether it is the same.
+MOVABLE = ("data", "model")
 
 
 def _bound(record: "Record", option_name: str, given: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
@@ -661,13 +663,18 @@ def parse_config(argv: list[str] | None = None) -> tuple[TrainConfig, str | None
         saved = TrainConfig(**values)
         for name in changes:
             new, old = getattr(config, name), getattr(saved, name)
-            if new != old and name not in FREE_ON_RESUME:
+            if new != old and name not in (*FREE_ON_RESUME, *MOVABLE):
                 raise UserError(
                     f"--{name} is {new} but the run in {folder} has {old}; a resumed run must compute the same. Leave "
                     f"--{name} out, or start a new run."
                 )
         config = dataclasses.replace(config, output_dir=folder)
     return config, folder
+
+
+def lasting(config: TrainConfig) -> dict[str, Any]:
+    """The options that a run must keep to its end; its checkpoints record them."""
+    return {n: v for n, v in dataclasses.asdict(config).items() if n not in (*FREE_ON_RESUME, *MOVABLE)}
 
 
 def make_parser() -> Parser:

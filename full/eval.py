@@ -40,7 +40,7 @@ from full.models.loading import (
     render_prompts,
     without_long_prompts,
 )
-from full.report.console import Console, quiet_libraries
+from full.report.console import Console, plain, quiet_libraries
 from full.rewards.rewards import Rewarder
 from full.trainer.launch import quiet_exit, start_accelerator
 
@@ -248,7 +248,7 @@ def show(record: dict[str, Any], say: Console) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=f"{record['model']}: accuracy on {record['n']} problems, {record['k']} samples each")
+    table = Table(title=plain(f"{record['model']}: accuracy on {record['n']} problems, {record['k']} samples each"))
     for name in ("", "accuracy", "standard error", "95 % interval"):
         table.add_column(name, justify="left" if not name else "right")
     for name in [name.removesuffix("_ci") for name in record if name.endswith("_ci")]:

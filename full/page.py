@@ -6,7 +6,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this checkout, whatever else is installed
 
-from full.errors import UserError
+from full.errors import UserError, printable
 from full.report.html import write_report
 
 
@@ -15,12 +15,16 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "runs", nargs="+", metavar="RUN", help="folder of a run, finished or not, e.g. runs/apo-guarded-s0"
     )
+    faults = []
     for run in parser.parse_args(argv).runs:
         try:
             out = write_report(run)
         except UserError as error:
-            sys.exit(f"error: {error}")
-        print(f"{out}: {out.stat().st_size / 1e6:.1f} MB")
+            faults.append(f"error: {error}")
+        else:
+            print(printable(f"{out}: {out.stat().st_size / 1e6:.1f} MB"), flush=True)
+    if faults:
+        sys.exit(printable("\n".join(faults)))
 
 
 if __name__ == "__main__":

@@ -246,7 +246,9 @@ def show(sweep: Sweep, rows: Sequence[Mapping[str, Any]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    made = Table(title=f"{sweep.name}: {sweep.question}", title_justify="left")
+    from full.report.console import plain
+
+    made = Table(title=plain(f"{sweep.name}: {sweep.question}"), title_justify="left")
     for name in ("metric", "arm", "seeds", "mean after", "difference to the first", "95 % interval", "won : lost"):
         made.add_column(name, justify="left" if name in ("metric", "arm") else "right")
     for row in table(rows, sweep.metrics):
@@ -254,7 +256,7 @@ def show(sweep: Sweep, rows: Sequence[Mapping[str, Any]]) -> None:
         if row["difference"] is not None:
             interval = "one seed" if row["low"] is None else f"{row['low']:+.3f} to {row['high']:+.3f}"
             told = [f"{row['difference']:+.3f}", interval, f"{row['won']} : {row['lost']}"]
-        made.add_row(row["metric"], row["arm"], str(row["seeds"]), f"{row['mean']:.3f}", *told)
+        made.add_row(plain(row["metric"]), plain(row["arm"]), str(row["seeds"]), f"{row['mean']:.3f}", *told)
     Console(width=None if sys.stdout.isatty() else 150).print(made)
     sweep.folder.mkdir(parents=True, exist_ok=True)
     with open(sweep.folder / "results.csv", "w", newline="") as file:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this checkout, whatever else is installed
-from full.config import parse_config, resting_alpha
+from full.config import lasting, parse_config, resting_alpha
 
 if __name__ == "__main__" and "--help" in sys.argv:
     parse_config()  # prints it and leaves, before anything slow is loaded
@@ -34,10 +34,11 @@ from full.data.order import ProblemOrder
 from full.errors import CheckpointError, NotFiniteError, RewardError, Stopped, UserError
 from full.models.card import write_card
 from full.models.loading import save_policy
+from full.models.origin import model_origin
 from full.report.console import Console, evaluation_line, quiet_libraries, summarize
 from full.report.curves import draw_curves
 from full.report.html import write_report
-from full.runs import read_run
+from full.runs import located, places, read_run
 from full.trainer.checkpoints import Progress, load_checkpoint, save_checkpoint
 from full.trainer.launch import claimed, quiet_exit, start_accelerator
 from full.trainer.rollout import collect
@@ -56,6 +57,7 @@ def main(argv: list[str] | None = None, *, started_by: int | None = None) -> Non
     """
     quiet_libraries()
     config, resume = parse_config(argv)
+    config = located(config) if resume else config
     examining = "--doctor" in (sys.argv if argv is None else argv)
     require_hub(config.push_to_hub)
     callbacks = load_callbacks(config.callback)
@@ -85,18 +87,21 @@ def train(
     order = ProblemOrder(len(trainer.problems), config.prompts_per_batch, config.seed)
     monitor = FailureMonitor(alpha_max=resting_alpha(vars(config)))
     console.plan(config, plan, trainer.model, trainer.rendered, accelerator, len(trainer.problems))
-    sources = {"train": trainer.problems.info.description, "test": trainer.held_out.info.description}
-    run.write_config(config, {**sources, "processes": accelerator.num_processes})
-    tracker: dict[str, Any] = {"project": config.project, "options": asdict(config), "resume": bool(resume)}
-    tracker_url = start_tracker(accelerator, config.tracker, run.path, **tracker)
-
     progress = Progress()
+    messages: list[str] = []
     if resume:
-        progress, messages = load_checkpoint(run.checkpoints, accelerator)
-        run.trim(progress.step)
+        progress, messages = load_checkpoint(run.checkpoints, accelerator, lasting(config))
+    sources = {"train": trainer.problems.info.description, "test": trainer.held_out.info.description}
+    origins = {**sources, "model": model_origin(config.model), "places": places(config)}
+    messages += run.write_config(config, {**origins, "processes": accelerator.num_processes})
+    if resume:
+        messages += run.trim(progress.step)
         for row in run.read("metrics.jsonl"):
             monitor.update(row)
-        say(*messages, f"resuming {run.path} after step {progress.step} of {config.steps}")
+        messages.append(f"resuming {run.path} after step {progress.step} of {config.steps}")
+    say(*messages)
+    tracker: dict[str, Any] = {"project": config.project, "options": asdict(config), "resume": resume}
+    tracker_url = start_tracker(accelerator, config.tracker, run.path, **tracker)
 
     started = time.perf_counter() - progress.seconds
     if progress.eval_before is None:
@@ -104,6 +109,13 @@ def train(
         with stop.at_once(f"stopped before the first step; go on with --resume {run.path}"):
             progress.eval_before = trainer.evaluate()
         say(evaluation_line("before", progress.eval_before))
+
+    def save() -> None:
+        progress.seconds = time.perf_counter() - started
+        run.sync()
+        keep, options = config.keep_checkpoints, lasting(config)
+        save_checkpoint(run.checkpoints, accelerator, progress, keep=keep, options=options)
+
     with console.progress(config, progress.step) as bar:
         while progress.step < config.steps or progress.unlogged is not None:
             if progress.unlogged is None:
@@ -117,8 +129,7 @@ def train(
                 try:
                     progress.unlogged |= evaluate_along(trainer, stop, outcome)
                 except Stopped:  # the checkpoint keeps the step, which is logged when its evaluation is done
-                    progress.seconds = time.perf_counter() - started
-                    save_checkpoint(run.checkpoints, accelerator, progress, keep=config.keep_checkpoints)
+                    save()
                     trainer.close()
                     raise
             metrics, progress.unlogged = progress.unlogged, None
@@ -130,10 +141,9 @@ def train(
                 callback(trainer, metrics)
             for finding in monitor.update(metrics):
                 say(f"warning: {finding}")
-            progress.seconds = time.perf_counter() - started
             stopping = stop.agreed(accelerator)
             if stopping or progress.step == config.steps or is_due(progress.step, config.save_every):
-                save_checkpoint(run.checkpoints, accelerator, progress, keep=config.keep_checkpoints)
+                save()
             if stopping:
                 trainer.close()
                 raise Stopped(outcome, stop.signal)

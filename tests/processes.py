@@ -38,10 +38,10 @@ def fill_the_disk(file_size: int) -> None:
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     original = train.save_checkpoint
 
-    def save(folder, accelerator, progress, *, keep):
+    def save(folder, accelerator, progress, **options):
         if progress.step == 4:
             resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, resource.RLIM_INFINITY))
-        original(folder, accelerator, progress, keep=keep)
+        original(folder, accelerator, progress, **options)
 
     train.save_checkpoint = save
 

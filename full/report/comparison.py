@@ -1,7 +1,6 @@
 """Finished runs side by side: grouped, compared in pairs of equal seeds, drawn (`full/compare.py`)."""
 
 import csv
-import json
 import math
 import statistics
 import sys
@@ -16,11 +15,11 @@ import numpy as np
 from apo_edu import palette
 from apo_edu.objectives import find_objective
 from full.config import FREE_ON_RESUME, is_read
-from full.errors import UserError
+from full.errors import UserError, printable
 from full.evaluation import standard_error
 from full.report.curves import evaluations, smooth
 from full.report.statistics import t_interval
-from full.runs import RunRecord, read_run
+from full.runs import RunRecord, origin, read_json, read_run
 
 # What does not change what is computed.
 IGNORED = {*FREE_ON_RESUME, "seed", "cpu_threads", "tracker", "log_completions", "eval_every", "merge_lora"}
@@ -77,8 +76,10 @@ class Run:
 
     def held_out(self) -> str:
         """What it was evaluated on: the source's revision or hash, level and split, as the run recorded them."""
-        recorded = self.record.provenance.get("test", "")
-        return recorded.removeprefix(self.config["data"]) or f"{self.config['data']}, level {self.config['level']}"
+        recorded = str(self.record.provenance.get("test", ""))
+        known = origin(recorded)  # a file may have been moved since
+        where = recorded[recorded.index(known) :] if known else recorded.removeprefix(self.config["data"])
+        return where or f"{self.config['data']}, level {self.config['level']}"
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ class RunGroup:
 
     @property
     def legend(self) -> str:
-        return f"{self.name}: {self.label} ({count(len(self.runs), 'seed')})"
+        return printable(f"{self.name}: {self.label} ({count(len(self.runs), 'seed')})")
 
 
 def read_finished_run(path: Path) -> Run:
@@ -103,22 +104,36 @@ def read_finished_run(path: Path) -> Run:
     """
     if not (path / "config.yaml").is_file():
         raise UserError(f"{path} holds no run (no config.yaml); expected a folder that full/train.py wrote.")
-    try:
-        record = read_run(path)
-        if not (path / "summary.json").exists():
-            raise UserError(
-                f"{path} is not finished (step {len(record.rows)} of {record.options['steps']}, no summary.json); expected a "
-                f"finished run. Go on with it: full/train.py --resume {path}"
-            )
-        if not record.recorded or [row["step"] for row in record.rows] != list(range(1, record.summary["steps"] + 1)):
-            raise ValueError(f"{len(record.rows)} of {record.summary['steps']} steps can be read")
-        for when in ("eval_before", "eval_after"):
-            float(record.summary[when]["pass@1"]), float(record.summary[when]["pass@1_se"])
-        evaluation = json.loads((path / "eval.json").read_text()) if (path / "eval.json").exists() else None
-        return Run(record, evaluation)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:160]
-        raise UserError(f"{path} is damaged or has not taken a step ({reason}); expected a finished run.") from None
+    record = read_run(path)
+    damage = [f"{file}: {what}" for file, what in record.damage if file != "completions.jsonl"]
+    if not (path / "summary.json").exists():
+        raise UserError(
+            f"{path} is not finished (step {len(record.rows)} of {record.options['steps']}, no summary.json); expected a "
+            f"finished run. Go on with it: full/train.py --resume {path}"
+        )
+    found: list[tuple[str, str]] = []
+    evaluation = read_json(path / "eval.json", found)
+    damage += [f"{file}: {what}" for file, what in found]
+    if evaluation is not None and not _is_per_problem(evaluation):
+        damage.append("eval.json: no results per problem")
+    steps = record.summary.get("steps", 0)
+    if not damage and [row["step"] for row in record.rows] != list(range(1, steps + 1)):
+        damage = [f"metrics.jsonl: {len(record.rows)} of {steps} steps can be read"]
+    if damage:
+        more = f" and {len(damage) - 1} more" if len(damage) > 1 else ""
+        raise UserError(f"{path} is damaged ({damage[0]}{more}); expected a finished run.")
+    return Run(record, evaluation)
+
+
+def _is_per_problem(evaluation: Any) -> bool:
+    """Whether something is what full/eval.py writes, as far as `problem_rows` reads it."""
+    if not (isinstance(evaluation, dict) and type(evaluation.get("k")) is int and evaluation["k"] > 0):
+        return False
+    problems = evaluation.get("problems")
+    return isinstance(problems, list) and all(
+        isinstance(p, dict) and isinstance(p.get("problem"), str) and isinstance(p.get("right"), int | float)
+        for p in problems
+    )
 
 
 def group_runs(runs: Sequence[Run]) -> tuple[list[RunGroup], list[str]]:
@@ -157,7 +172,8 @@ def as_text(value: Any) -> str:
 def metrics_of(runs: Sequence[Run]) -> list[str]:
     """The accuracies that all runs have before and after, in order."""
     parts = [run.summary[when] for run in runs for when in ("eval_before", "eval_after")]
-    return [name.removesuffix("_se") for name in parts[0] if name.endswith("_se") and all(name in p for p in parts)]
+    names = [name.removesuffix("_se") for name in parts[0] if name.endswith("_se")]
+    return [n for n in names if all(isinstance(p.get(k), float | int) for p in parts for k in (n, f"{n}_se"))]
 
 
 def gain_rows(group: RunGroup) -> list[dict[str, Any]]:
@@ -252,6 +268,8 @@ def show(groups: Sequence[RunGroup], gains: Sequence[Mapping[str, Any]], pairs: 
     from rich.console import Console
     from rich.table import Table
 
+    from full.report.console import plain
+
     names = {group.label: group.name for group in groups}
     console = Console(width=None if sys.stdout.isatty() else 150)  # a file should not be cut at 80
     table = Table(title="held-out accuracy", title_justify="left")
@@ -262,7 +280,7 @@ def show(groups: Sequence[RunGroup], gains: Sequence[Mapping[str, Any]], pairs: 
         cells = [names[row["group"]], row["group"], row["metric"], str(row["seeds"])]
         for name in ("before", "after", "gain"):
             cells.append(f"{row[name]:{'+' if name == 'gain' else ''}.3f} ± {row[name + '_se']:.3f}")
-        table.add_row(*(cells if first else ["", "", *cells[2:]]), row["error_over"])
+        table.add_row(*map(plain, cells if first else ["", "", *cells[2:]]), row["error_over"])
     console.print(table)
     if not pairs:
         return
@@ -272,11 +290,13 @@ def show(groups: Sequence[RunGroup], gains: Sequence[Mapping[str, Any]], pairs: 
     for row in pairs:
         pair = f"{names[row['a']]} - {names[row['b']]}"
         if row["not_comparable"]:
-            table.add_row(pair, f"not comparable: {row['not_comparable']}")
+            table.add_row(pair, plain(f"not comparable: {row['not_comparable']}"))
             continue
         interval = "none: one seed" if row["low"] is None else f"{row['low']:+.3f} to {row['high']:+.3f}"
         over = count(row["pairs"], row["over"].removesuffix("s"))
-        table.add_row(pair, row["metric"], over, f"{row['difference']:+.3f}", interval, f"{row['won']} : {row['lost']}")
+        table.add_row(
+            pair, plain(row["metric"]), over, f"{row['difference']:+.3f}", interval, f"{row['won']} : {row['lost']}"
+        )
     console.print(table)
 
 
@@ -334,7 +354,9 @@ def draw(groups: Sequence[RunGroup], out: Path) -> None:
             panel(ax, groups)
             ax.set_xlabel("optimiser step")
         lines = [line for line in axes[0, 0].get_lines() if not line.get_label().startswith("_")]
-        figure.legend(handles=lines, loc="outside lower center", ncols=columns, handlelength=3.5)
+        legend = figure.legend(handles=lines, loc="outside lower center", ncols=columns, handlelength=3.5)
+        for text in legend.get_texts():
+            text.set_parse_math(False)  # a label may hold a path, and a path a dollar sign
         figure.suptitle(
             "Lines: medians over seeds, bands: quartiles. Of a single seed, bars: one standard error over problems.",
             x=0.01,

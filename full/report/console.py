@@ -1,6 +1,8 @@
 """The plan before a run, one progress line during it, a table and advice after it."""
 
+import contextlib
 import logging
+import os
 import resource
 import sys
 import warnings
@@ -11,12 +13,14 @@ from typing import Any
 import torch
 from rich.console import Console as RichConsole
 from rich.table import Table
+from rich.text import Text
 from tqdm import tqdm
 
 from apo_edu import LIMITS, Finding
 from apo_edu.objectives import OBJECTIVES
 from apo_edu.schedules import SCHEDULES
 from full.config import TrainConfig
+from full.errors import printable
 from full.runs import RunFolder
 from full.trainer.batches import BatchPlan
 
@@ -33,8 +37,24 @@ def quiet_libraries() -> None:
     logging.getLogger("accelerate").setLevel(logging.ERROR)
 
 
+def plain(text: str) -> Text:
+    """A text for a table as it is: other people's labels are no markup, no emoji and no terminal escapes."""
+    return Text(printable(text))
+
+
+def write_line(text: str) -> None:
+    """Print above the progress bar; where nobody reads any more (a closed terminal, a dead `| tee`) the run goes on."""
+    try:
+        tqdm.write(printable(text), file=sys.stdout)
+        sys.stdout.flush()
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+
+
 class Console:
-    """Prints on the main process and nowhere else."""
+    """Prints on the main process and nowhere else; of what it prints nothing is obeyed by a terminal."""
 
     def __init__(self, main: bool) -> None:
         self.main = main
@@ -43,8 +63,7 @@ class Console:
         """Print lines, above the progress bar if there is one."""
         if self.main:
             for line in lines:
-                tqdm.write(line, file=sys.stdout)
-            sys.stdout.flush()
+                write_line(line)
 
     def plan(
         self, config: TrainConfig, plan: BatchPlan, model: Any, rendered: str, accelerator: Any, num_problems: int
@@ -92,7 +111,8 @@ class Console:
             before, after = summary["eval_before"], summary["eval_after"]
             cells = [f"{result[key]:.3f} ± {result[key + '_se']:.3f}" for result in (before, after)]
             table.add_row(label, *cells, f"{after[key] - before[key]:+.3f}")
-        RichConsole().print(table)
+        with contextlib.suppress(OSError):
+            RichConsole().print(table)
         self.line(
             "± is one standard error over problems; what pass@1 gains beyond greedy is sharpening.",
             f"{summary['steps']} steps in {summary['seconds']:.0f} s; curves: {run.path / 'curves.png'}, report with samples "
@@ -120,7 +140,7 @@ class ProgressLine:
         step, total = metrics["step"], self.bar.total
         if self.bar.disable and self.main and (step % max(1, total // 20) == 0 or step == total):
             left = (total - step) * metrics["seconds_step"]
-            print(f"step {step}/{total}: {text}, about {left:.0f} s left", flush=True)
+            write_line(f"step {step}/{total}: {text}, about {left:.0f} s left")
 
 
 def advice(summary: Mapping[str, Any], findings: Sequence[Finding], config: TrainConfig) -> str:

@@ -5,6 +5,7 @@ import hashlib
 import itertools
 import json
 import os
+import pickle
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -13,6 +14,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import DistributedType
 
 from full.claims import CHECKPOINT, checkpoint_files, delete_checkpoint
 from full.config import FORMAT, require_format
@@ -99,7 +101,7 @@ def save_checkpoint(
 def load_checkpoint(
     folder: Path, accelerator: Accelerator, options: Mapping[str, Any] | None = None
 ) -> tuple[Progress, list[str]]:
-    """Restore the newest undamaged checkpoint. Nothing in it is executed, so it may be another person's.
+    """Restore the newest undamaged checkpoint. Nothing in it is executed, so it may be another person's (`no_pickles`).
 
     Args:
         options: what the run is resumed with; must be what the checkpoint was written with.
@@ -127,9 +129,15 @@ def load_checkpoint(
             messages.append(f"checkpoint {path} is damaged ({damage}); falling back to the one before it")
             continue
         require_same_options(options or {}, manifest.get("options") or {}, path)
-        with no_pickles():
-            accelerator.load_state(str(path))
-        state = torch.load(path / f"progress-{accelerator.process_index}.pt", weights_only=True)
+        try:
+            with no_pickles(accelerator):
+                accelerator.load_state(str(path))
+            state = torch.load(path / f"progress-{accelerator.process_index}.pt", weights_only=True)
+        except pickle.UnpicklingError as error:
+            raise UserError(
+                f"{path} holds Python objects that run code when they are loaded, so it was not loaded; expected tensors and "
+                f"plain data ({' '.join(str(error).split())[:100]}). No version of this trainer wrote it."
+            ) from None
         if state["rollout"] is not None:
             state["rollout"] = Rollout(**state["rollout"])
         return Progress(**state), messages
@@ -139,11 +147,16 @@ def load_checkpoint(
 
 
 @contextmanager
-def no_pickles() -> Iterator[None]:
+def no_pickles(accelerator: Accelerator) -> Iterator[None]:
     """Let torch.load read tensors and plain data alone, whoever calls it.
 
-    accelerate 1.15 loads registered objects (our schedules) with weights_only=False, and cannot be told otherwise.
+    accelerate 1.15 loads registered objects (our schedules) with weights_only=False, and cannot be told otherwise. What
+    FSDP2 and DeepSpeed write themselves cannot be read so: their checkpoints hold pickles of their own (.metadata, the
+    optimiser's partition), and are to be resumed only from folders that one trusts.
     """
+    if accelerator.distributed_type == DistributedType.DEEPSPEED:
+        yield
+        return
     original = torch.load
 
     def load(*args: Any, **options: Any) -> Any:

@@ -28,6 +28,7 @@ from full.models.loading import (
     render_prompts,
     without_long_prompts,
 )
+from full.models.origin import model_origin
 from full.rewards.rewards import Rewarder
 from full.runs import RunFolder
 from full.trainer.batches import BatchPlan
@@ -94,6 +95,8 @@ def set_up(
     if is_remote(config.data):
         go_offline_if_unreachable()
     problems, held_out = load_splits(config.data, seed=config.seed, **config.problem_options)
+    sources = {"train": problems.info.description, "test": held_out.info.description}
+    say(*run.require_same_origin({**sources, "model": model_origin(config.model)}))
     tokenizer, model_name = load_tokenizer(config, accelerator, Sampler)
     problems, held_out = (without_long_prompts(tokenizer, part, config) for part in (problems, held_out))
     held_out = held_out.select(range(min(config.eval_problems, len(held_out))))
