@@ -4,22 +4,21 @@ from pathlib import Path
 
 import nbformat
 
-from toys.course import Written, handout, load
+from toys.course import Assignment, Written, handout
 from toys.course.notebook import solution_version, student_version
 
 FOLDER = Path(__file__).parents[1] / "notebooks" / "assignments"
 VARIANT = handout.settings(FOLDER)["variant"]
 
 
-def blank(name: str, student: str) -> nbformat.NotebookNode:
+def blank(assignment: Assignment, student: str) -> nbformat.NotebookNode:
     """The student version with an id written into it."""
-    book = student_version(handout.source_book(load(name), FOLDER))
-    return _named(book, student)
+    return _named(student_version(handout.source_book(assignment, FOLDER)), student)
 
 
-def solved(name: str, student: str, **answers: str | None) -> nbformat.NotebookNode:
+def solved(assignment: Assignment, student: str, **answers: str | None) -> nbformat.NotebookNode:
     """The reference's answers under a student's id; `answers` replaces some of them, None leaves the stub."""
-    book, empty = solution_version(handout.source_book(load(name), FOLDER)), blank(name, student)
+    book, empty = solution_version(handout.source_book(assignment, FOLDER)), blank(assignment, student)
     stubs = {cell.id: cell.source for cell in empty.cells}
     for cell in book.cells:
         marks = cell.metadata.get("nbgrader", {})
@@ -53,7 +52,6 @@ def save(book: nbformat.NotebookNode, path: Path) -> Path:
     return path
 
 
-def automatic(name: str) -> float:
+def automatic(assignment: Assignment) -> float:
     """Points that the checks give; the rest is marked by hand."""
-    assignment = load(name)
     return assignment.points - sum(part.points for part in assignment.items if isinstance(part, Written))

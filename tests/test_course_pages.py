@@ -66,7 +66,7 @@ def pages(tmp_path_factory):
     summary_picture(CLASS, A1, folder / "summary.png")
     (folder / "summary.html").write_text(summary_page(CLASS, A1, folder / "summary.png"))
     exporter = nbconvert.HTMLExporter(template_name="lab", mathjax_url="", require_js_url="")
-    (folder / "handout.html").write_text(exporter.from_notebook_node(blank("a1", "ada"))[0])
+    (folder / "handout.html").write_text(exporter.from_notebook_node(blank(A1, "ada"))[0])
     return folder
 
 

@@ -30,6 +30,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+try:
+    import resource
+except ImportError:  # Windows: `run_isolated` says so
+    resource = None  # type: ignore[assignment]
+
 Message = dict[str, Any]
 Work = Callable[[Callable[[Message], None]], None]  # gets `send`, which hands a message (JSON) to the caller
 
@@ -252,8 +257,6 @@ def _leave_root(libc: ctypes.CDLL, folder: str, user: int) -> bool:
 
 
 def _limit(limits: Limits, *, count_others: bool) -> None:
-    import resource
-
     def at_most(name: str, value: float) -> None:
         which = getattr(resource, name, None)
         if which is not None:
@@ -341,7 +344,7 @@ def _readable() -> list[str]:
 
     root = Path(apo_edu.__file__).parent.parent
     packages = [str(root / name) for name in ("apo_edu", "toys", "full")]
-    on_path = [path for path in sys.path if path and Path(path).is_dir() and "packages" in Path(path).name]
+    on_path = [path for path in sys.path if path and os.path.isdir(path) and "packages" in os.path.basename(path)]
     system = [
         "/usr",
         "/lib",
