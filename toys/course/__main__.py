@@ -1,11 +1,11 @@
-"""`python -m toys.course generate|grade|collect|gradescope`: what `make assignments` and `make grade` call."""
+"""`python -m toys.course generate|grade|collect|gradescope|mistakes|exam`: what `make assignments` and `make grade` call."""
 
 import argparse
 import sys
 import time
 from pathlib import Path
 
-from . import classroom, gradescope, handout
+from . import classroom, exam, gradescope, handout
 from .catalogue import ASSIGNMENTS, load
 from .sandbox import Limits
 
@@ -51,6 +51,23 @@ def main(arguments: list[str] | None = None) -> int:
     inside.add_argument("--variant", required=True, help="the course's variant")
     inside.add_argument("--autograder", type=Path, default=Path("/autograder"), help="Gradescope's folder")
     inside.set_defaults(run=_run_gradescope)
+
+    table = commands.add_parser("mistakes", help="the named wrong solutions and what is said about them, as a table")
+    table.add_argument("name", choices=ASSIGNMENTS, help="which assignment")
+    table.set_defaults(run=_mistakes)
+
+    test = commands.add_parser("exam", help="the bug lab as an exam: a notebook for each student, the key elsewhere")
+    test.add_argument("secret", help="a word that the students do not know")
+    test.add_argument("--students", type=Path, required=True, help="CSV with a column id")
+    test.add_argument("--out", type=Path, default=Path("out/exam"), help="folder for the notebooks (default out/exam)")
+    test.add_argument("--key", type=Path, required=True, help="CSV to write the key to, outside the repository")
+    test.add_argument("--seeds", type=int, default=20, help="runs behind each picture (default 20)")
+    test.set_defaults(run=_exam)
+
+    marking = commands.add_parser("mark-exam", help="points of the exam's notebooks")
+    marking.add_argument("folder", type=Path, help="the notebooks handed in, ID.ipynb each")
+    marking.add_argument("--key", type=Path, required=True, help="the key that `exam` wrote")
+    marking.set_defaults(run=_mark_exam)
 
     options = parser.parse_args(arguments)
     try:
@@ -114,6 +131,29 @@ def _gradescope(options: argparse.Namespace) -> int:
 
 def _run_gradescope(options: argparse.Namespace) -> int:
     gradescope.run(load(options.name), options.autograder, variant=options.variant, workers=1)
+    return 0
+
+
+def _mistakes(options: argparse.Namespace) -> int:
+    print("| exercise | wrong solution | what the student is told |\n|-|-|-|")
+    for exercise in load(options.name).exercises:
+        for mistake in exercise.mistakes:
+            cells = (f"`{exercise.name}`", mistake.name, mistake.says)
+            print(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
+    return 0
+
+
+def _exam(options: argparse.Namespace) -> int:
+    students = [row["id"] for row in classroom.read_roster(options.students)]
+    paths = exam.write_exam(options.secret, students, options.out, options.key, seeds=options.seeds)
+    print(f"{len(paths)} exams in {options.out}, the key in {options.key}")
+    return 0
+
+
+def _mark_exam(options: argparse.Namespace) -> int:
+    print("id,points,max")
+    for student, points in exam.mark_exam(options.folder, options.key).items():
+        print(f"{student},{points},{len(exam.LETTERS)}")
     return 0
 
 
