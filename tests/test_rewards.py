@@ -31,7 +31,7 @@ KINDS = {
 
 @pytest.fixture(scope="module")
 def verifier():
-    pool = Verifier(num_workers=2, seconds=2.0)
+    pool = Verifier(num_workers=2, seconds=1.0)
     yield pool
     pool.close()
 
@@ -161,10 +161,10 @@ def test_hostile_answers_are_wrong_within_the_limit(answer, verifier, tmp_path, 
 
 
 def test_the_pool_survives_killed_workers_and_answers_rightly_afterwards(verifier):
-    pairs = [("1/2", "0.5"), ("5", "(10^9)!"), ("x+1", "1+x"), ("5", "10^{10^{10}}"), ("2x", "x+x"), ("3x", "x")]
+    pairs = [("1/2", "0.5"), ("x+1", "1+x"), ("5", "10^{10^{11}}"), ("2x", "x+x"), ("3x", "x")]
     before = verifier.timeouts
-    assert verifier.verify(pairs) == [True, False, True, False, True, False]
-    assert verifier.timeouts == before + 2
+    assert verifier.verify(pairs) == [True, True, False, True, False]
+    assert verifier.timeouts == before + 1
     assert verifier.verify([("x+3", "3+x"), ("x+4", "4+x")]) == [True, True]
     before = verifier.deaths
     for process in [one.process for one in verifier._workers]:
@@ -218,7 +218,7 @@ def test_limits_are_cpu_seconds_counted_and_not_cached():
 
 
 def test_a_batch_has_a_limit_that_only_the_slow_answers_meet():
-    verifier = Verifier(num_workers=1, seconds=60.0, batch_seconds=10.0)
+    verifier = Verifier(num_workers=1, seconds=60.0, batch_seconds=6.0)
     slow = [(str(n), "10^{10^{10}}") for n in range(20)]
     started = time.monotonic()
     # The first one gets one CPU second before the others' turn.

@@ -303,6 +303,8 @@ def _solution(relation: Relation, *, trusted: bool) -> Any:
         ):
             return None
         inequality = _OPERATORS[op](left, right)
+        if bound in (sympy.oo, -sympy.oo) and op in ("<", ">") and inequality == sympy.true:
+            continue  # x < infinity
         if inequality in (sympy.true, sympy.false):
             return None
         if op == "!=":
