@@ -190,7 +190,7 @@ def answer_classes(
     equal = {pair for pair, verdict in zip(pairs, verdicts, strict=True) if verdict}
     numbered = []
     for row, scores, distinct in zip(answers, right, wrong, strict=True):
-        leader: dict[str, str] = {}
+        leader: dict[str | None, str] = {}
         for b in distinct:
             leader[b] = next((leader[a] for a in leader if (a, b) in equal), b)
         named = [a if a is None or not score else "" for a, score in zip(row, scores, strict=True)]  # no answer is ""
