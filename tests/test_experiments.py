@@ -1,6 +1,7 @@
 """Every experiment runs, keeps its key figure, is judged, drawn, written and read back; and what they stand on."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -143,6 +144,14 @@ def test_a_trainer_experiment_is_judged_from_its_runs(capsys, monkeypatch, tmp_p
     assert table.one(part="after", rule="grpo", metric="pass@1 minus apo").mean == pytest.approx(0.25)
     assert table.one(part="before", rule="apo", metric="pass@1").seeds == 2
     assert table.about["verdict"] == "holds (evidence: weak)" and table.about["seconds"] == "260"
+    monkeypatch.setattr(
+        "toys.experiments.__main__.load",
+        lambda: {"x": replace(trainer, judge=lambda _: Verdict("holds", "strong", "New."))},
+    )
+    assert main(["x", "--out", "results", "--redraw"]) == 0
+    again = Table.read(tmp_path / "results" / "x.csv")
+    assert (again.about["verdict"], again.about["commit"]) == ("holds (evidence: strong)", table.about["commit"])
+    assert again.about["in words"] == "New." and len(again.rows) == len(table.rows)
     with pytest.raises(ValueError, match="neither run and sweep"):
         Experiment(number=4, name="x", judge=judge, draw=None, **words)
     with pytest.raises(ValueError, match="answer is 'yes'; expected one of holds"):

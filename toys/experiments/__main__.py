@@ -19,7 +19,7 @@ import torch
 
 from ..plotting import style
 from . import load
-from .experiment import FIRST_SEED, Experiment
+from .experiment import FIRST_SEED, Experiment, Verdict
 from .table import Table
 
 ROOT = Path(__file__).parents[2]
@@ -42,17 +42,20 @@ def perform(experiment: Experiment, seeds: int, quick: bool) -> Table:
         command = f"python full/sweep.py {experiment.sweep}; python -m toys.experiments {experiment.name}"
         with open(runs, newline="", encoding="utf-8") as file:
             seconds = sum(float(entry["seconds"]) for entry in csv.DictReader(file))
-    verdict = experiment.judge(table)
     table.about = {
         "experiment": f"{experiment.number} {experiment.title}",
-        "verdict": f"{verdict.answer} (evidence: {verdict.evidence})",
-        "in words": verdict.sentence,
+        **words(experiment.judge(table)),
         "commit": commit(),
         "command": command,
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",
         "seconds": f"{seconds:.0f}",
     }
     return table
+
+
+def words(verdict: Verdict) -> dict[str, str]:
+    """What the head of a table says of the verdict."""
+    return {"verdict": f"{verdict.answer} (evidence: {verdict.evidence})", "in words": verdict.sentence}
 
 
 def commit() -> str:
@@ -89,6 +92,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("name", nargs="?", help='which experiment, or "all"; without it, the list')
     parser.add_argument("--seeds", type=int, help="runs of each setting (default: the experiment's own)")
     parser.add_argument("--quick", action="store_true", help="fewer settings and seeds, as in the tests")
+    parser.add_argument("--redraw", action="store_true", help="judge and draw the table there is, without running")
     parser.add_argument(
         "--out", type=Path, help="where the table goes (default notebooks/results, quick: out/experiments)"
     )
@@ -116,8 +120,12 @@ def main(arguments: list[str] | None = None) -> int:
         if experiment.kind == "trainer" and not experiment.runs.is_file():
             print(f"  This one trains a language model; run it first: python full/sweep.py {experiment.sweep}")
             continue
-        seeds = options.seeds or (experiment.quick_seeds if options.quick else experiment.seeds)
-        table = perform(experiment, seeds, options.quick)
+        if options.redraw:
+            table = Table.read(out / f"{experiment.name}.csv")
+            table.about |= words(experiment.judge(table))
+        else:
+            seeds = options.seeds or (experiment.quick_seeds if options.quick else experiment.seeds)
+            table = perform(experiment, seeds, options.quick)
         table.write(out / f"{experiment.name}.csv")
         with style():
             figure, caption = experiment.draw(table)

@@ -96,7 +96,7 @@ def draw(table: Table) -> tuple[Figure, str]:
     made, axes = plotting.figure(1, 3, size=(13.0, 3.9))
     for ax, optimizer in zip(axes, RATES, strict=False):
         lines = {
-            f"{updates} updates": table.where(
+            f"{updates} a batch": table.where(
                 part=f"{optimizer}, {updates} updates", alpha=0.6, metric="KL per batch (nats)"
             )
             for updates in UPDATES
@@ -111,6 +111,7 @@ def draw(table: Table) -> tuple[Figure, str]:
             title=optimizer.upper(),
         )
     axes[1].set_title("Adam")
+    axes[1].get_legend().remove()
     plotting.interval_lines(axes[2], {alpha: table.where(part="inner loop", alpha=alpha) for alpha in (0.35, 0.9)})
     axes[2].set_xscale("log", base=2)
     axes[2].set_yscale("log")

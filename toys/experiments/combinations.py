@@ -148,7 +148,7 @@ def draw(table: Table) -> tuple[Figure, str]:
         ylim=(1.4, 1.9),
     )
     rows = {
-        f"{row.part.removeprefix('shaping, ')}:\\n{row.rule}": row
+        f"{row.part.removeprefix('shaping, ')}:\n{row.rule}": row
         for row in table if row.part.startswith("shaping") and row.metric == "expected reward"
     }  # fmt: skip
     plotting.differences(axes[1], rows)

@@ -185,7 +185,7 @@ def draw(table: Table) -> tuple[Figure, str]:
     )
     for line in axes[1].lines:
         line.set_marker("")
-    axes[1].get_legend().set_title("")
+    axes[1].legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
     axes[1].set(xlabel="step", ylabel="mean of the fit (unit of x)", title="Target out of reach: alpha must settle")
     return (
         made,

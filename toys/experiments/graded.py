@@ -98,11 +98,13 @@ def draw(table: Table) -> tuple[Figure, str]:
         ax.set_xscale("log", base=2)
         ax.xaxis.set_major_formatter("{x:g}")
         ax.set(xlabel="group size P", ylabel=f"{metric}, at the end")
+    axes[0].get_legend().set_loc("lower left")
+    axes[1].get_legend().remove()
     axes[0].set_title("A sure 0.6 against 1 with probability 0.5")
     axes[1].set_title("What is bought: variance")
     rows = {row.rule: row for row in table.where(part="own best lr", metric="alpha 0.9 minus alpha 0")}
     turned = {name: table.one(part="angle", rule=name).mean for name in rows}
-    plotting.differences(axes[2], {f"{name}\\n(angle {turned[name]:.0f} deg)": row for name, row in rows.items()})
+    plotting.differences(axes[2], {f"{name}\n(angle {turned[name]:.0f} deg)": row for name, row in rows.items()})
     axes[2].tick_params(axis="y", labelsize=8)
     axes[2].set(xlabel="reward at alpha 0.9 minus alpha 0, own best lr", title="Graded is not enough: it takes risk")
     return (

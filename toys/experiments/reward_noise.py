@@ -110,13 +110,14 @@ def draw(table: Table) -> tuple[Figure, str]:
         ax.set_xscale("log", base=2)
         ax.xaxis.set_major_formatter("{x:g}")
         ax.set(xlabel="signal to noise (gap / sd of the reward)")
+    axes[0].get_legend().remove()
     axes[0].set(ylabel="mean alpha, steps 200 to 300", title="Noise drags the naive guard down")
     axes[1].set(ylabel="expected reward at the end", title="The outcome at lr 0.5")
     rows = {}
     for part in ("own best lr, SNR 0.25", "own best lr, lucky arms"):
         for row in table.where(part=part, rule="naive guard"):
             if row.metric.startswith("minus"):
-                rows[f"{part.split(', ')[1]}:\\n{row.metric}"] = row
+                rows[f"{part.split(', ')[1]}:\n{row.metric}"] = row
     plotting.differences(axes[2], rows)
     axes[2].tick_params(axis="y", labelsize=8)
     axes[2].set(xlabel="expected reward, naive guard minus ...", title="Each at its own best lr")

@@ -162,7 +162,7 @@ def draw(table: Table) -> tuple[Figure, str]:
         ax.set_xscale("log", base=2)
         ax.xaxis.set_major_formatter("{x:g}")
         ax.set(xlabel="group size P", ylabel="alpha at which the risky arm wins")
-        ax.legend(fontsize=8)
+        ax.legend(fontsize=8, title=f"{rows['measured'][0].seeds} seeds", title_fontsize=8)
     axes[0, 0].set_title("A sure 0.5 against 1 with probability 0.4")
     axes[0, 1].set_title("N(1, 0.1) against N(0.7, 0.8)")
     lines = {

@@ -119,7 +119,7 @@ def draw(table: Table) -> tuple[Figure, str]:
         (axes[1], "variance cap (ours)", "Variance cap (ours)"),
     ):
         plotting.differences(ax, {row.part: row for row in table.where(rule=rule, metric="minus best fixed")})
-        ax.set(xlabel="outcome minus the best fixed alpha,\\neach at its own best lr", title=title)
+        ax.set(xlabel="outcome minus the best fixed alpha,\neach at its own best lr", title=title)
         ax.tick_params(axis="y", labelsize=8)
     lines = {rule: table.where(part="does alpha return", rule=rule) for rule, _ in SCHEDULES}
     plotting.interval_lines(axes[2], lines)
