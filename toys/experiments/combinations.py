@@ -12,20 +12,15 @@ from apo_edu import GuardedAlpha, objectives
 from .. import plotting
 from ..bandits import Bandit, Changing, Loop, equal_arms, gamble, lucky, run_all
 from .experiment import Experiment, Key, Verdict
+from .risk_attitude import risk_neutral
 from .sweeps import RATES, Setting, at_best_rates, best_rates
 from .table import Table
 from .when_alpha_matters import MIXED, Problem, mixed_prompts, pass_at_8
 
 BASE = Loop(closed_form=True)
 NONE = math.nan
-KAPPA = 3.0  # 0.9 / 0.3
 ADAM = replace(BASE, optimizer="adam", num_steps=150)
 ADAM_RATES = (0.02, 0.05, 0.1, 0.2, 0.4, 0.8)
-
-
-def risk_neutral(rewards: Tensor) -> Tensor:
-    """log(1 + kappa r)/kappa: E exp(kappa shaped) = 1 + kappa E r, so that large groups rank arms by their mean again."""
-    return (1 + KAPPA * rewards).clamp(min=0.05).log() / KAPPA
 
 
 def easy_first(problem: Problem, until: int) -> Problem:
@@ -155,7 +150,7 @@ def draw(table: Table) -> tuple[Figure, str]:
     axes[1].set(xlabel="expected reward at the end", title="Shaping undoes the risk", xlim=(0.4, 1.05))
     plotting.differences(axes[2], {row.rule: row for row in table.where(part="curriculum", metric="pass@8")})
     low = min((row.low for row in table.where(part="curriculum", metric="pass@8")), default=0.9)
-    axes[2].set(xlabel="pass@8 at the end", title="Prompts of mixed difficulty", xlim=(low - 0.02, 1.0))
+    axes[2].set(xlabel="pass@8 at the end", title="Mixed difficulty, orders of prompts", xlim=(low - 0.02, 1.0))
     for ax in axes[1:]:
         ax.tick_params(axis="y", labelsize=8)
     return (

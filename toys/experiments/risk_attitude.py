@@ -78,6 +78,12 @@ def clipped(rewards: Tensor) -> Tensor:
     return rewards.clamp(0.0, 1.0)
 
 
+def risk_neutral(rewards: Tensor) -> Tensor:
+    """log(1 + kappa r)/kappa at kappa 0.9 / 0.3: E exp(kappa shown) = 1 + kappa E r, so large groups rank by the mean again."""
+    kappa = 0.9 / BETA_R
+    return (1 + kappa * rewards).clamp(min=0.05).log() / kappa
+
+
 def two_valued(rewards: Tensor) -> Tensor:
     """1 from 0.85 up, otherwise 0."""
     return (rewards >= 0.85).to(rewards.dtype)
@@ -114,6 +120,11 @@ def run(seeds: list[int], quick: bool) -> Table:
             for (rule, alpha), history in run_all(bandit, rules, seeds=seeds, snapshots=2).items():
                 table.add(part, rule, "expected reward", final_reward(history), alpha=alpha, x=group)
 
+    shape = replace(base, reference_alpha=0.6, matched=True, lr=0.25)
+    for (rule, alpha), history in run_all(lucky(), fixed(shape, (0.0, 0.35, 0.9)), seeds=seeds, snapshots=16).items():
+        for step, policy in zip(history.probs_steps.tolist(), history.probs[:, :, 0, 2:6].sum(-1), strict=True):
+            table.add("path, P 8, matched", rule, "probability of the lucky arms", policy, alpha=alpha, x=step)
+
     if not quick:
         paper = replace(base, alpha=0.9)
         remedies = {
@@ -121,6 +132,7 @@ def run(seeds: list[int], quick: bool) -> Table:
             "alpha 0.35": (lucky(), replace(paper, alpha=0.35)),
             "alpha 0.9, beta_r 3": (lucky(), replace(paper, beta_r=3.0)),
             "rewards clipped to [0, 1]": (replace(lucky(), shown=clipped), paper),
+            "rewards shown as log(1 + 3 r) / 3": (replace(lucky(), shown=risk_neutral), paper),
             "rewards 1 from 0.85 up, else 0": (replace(lucky(), shown=two_valued), paper),
             "GRPO": (lucky(), replace(base, objective=objectives.grpo)),
         }
@@ -152,8 +164,8 @@ def judge(table: Table) -> Verdict:
 
 
 def draw(table: Table) -> tuple[Figure, str]:
-    made, axes = plotting.figure(2, 2, size=(10.5, 7.2))
-    for ax, name in zip(axes[0], PAIRS, strict=True):
+    made, axes = plotting.figure(2, 3, size=(14.0, 7.2))
+    for ax, name in zip(axes[0], PAIRS, strict=False):
         rows = {rule: table.where(part=f"switch, {name}", rule=rule) for rule in ("measured", "predicted")}
         plotting.interval_lines(
             ax, {rule: [r for r in found if math.isfinite(r.x + r.mean)] for rule, found in rows.items()}
@@ -165,24 +177,27 @@ def draw(table: Table) -> tuple[Figure, str]:
         ax.legend(fontsize=8, title=f"{rows['measured'][0].seeds} seeds", title_fontsize=8)
     axes[0, 0].set_title("A sure 0.5 against 1 with probability 0.4")
     axes[0, 1].set_title("N(1, 0.1) against N(0.7, 0.8)")
-    lines = {
-        (row.alpha if row.rule == "apo" else "grpo"): table.where(
-            part="lucky arms, matched", rule=row.rule, alpha=row.alpha
-        )
-        for row in table.where(part="lucky arms, matched")
-    }
-    plotting.interval_lines(axes[1, 0], lines)
-    axes[1, 0].set_xscale("log", base=2)
-    axes[1, 0].xaxis.set_major_formatter("{x:g}")
-    axes[1, 0].set(xlabel="group size P", ylabel="expected reward at the end", title="Lucky arms, matched steps")
-    plotting.differences(axes[1, 1], {row.rule: row for row in table.where(part="what helps, lucky arms")})
-    axes[1, 1].set(
-        xlabel="expected reward at the end (best: 1)", title="What helps, each at its own best lr", xlim=(0.6, 1.02)
-    )
+    parts = {"path, P 8, matched": axes[0, 2], "lucky arms, matched": axes[1, 0], "gamble, matched": axes[1, 1]}
+    for part, ax in parts.items():
+        lines = {
+            (row.alpha if row.rule == "apo" else "grpo"): table.where(part=part, rule=row.rule, alpha=row.alpha)
+            for row in table.where(part=part)
+        }
+        plotting.interval_lines(ax, lines)
+        ax.set(xlabel="group size P", ylabel="expected reward at the end")
+    for ax in axes[1, :2]:
+        ax.get_legend().remove()
+        ax.set_xscale("log", base=2)
+        ax.xaxis.set_major_formatter("{x:g}")
+    axes[0, 2].set(xlabel="step", ylabel="probability of the lucky arms", title="Lucky arms, groups of 8", ylim=(0, 1))
+    axes[1, 0].set_title("Lucky arms, matched steps")
+    axes[1, 1].set_title("A sure 0.6 against 1 with probability 0.5, matched")
+    plotting.differences(axes[1, 2], {row.rule: row for row in table.where(part="what helps, lucky arms")})
+    axes[1, 2].set(xlabel="expected reward at the end (best: 1)", title="What helps, own best lr", xlim=(0.6, 1.02))
+    axes[1, 2].tick_params(axis="y", labelsize=8)
     return made, (
-        "Above a threshold that theory gives without a fit, APO prefers an arm for its best draws; larger groups make "
-        "it "
-        "stronger, and two-valued rewards or a smaller alpha / beta_r cure it."
+        "Above a threshold that theory gives without a fit, APO prefers an arm for its best draws, more so in larger groups; "
+        "two-valued rewards, a logarithm, or a smaller alpha / beta_r cure it."
     )
 
 
