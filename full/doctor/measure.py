@@ -21,18 +21,17 @@ import torch
 from accelerate.utils import DistributedType
 from torch import Tensor
 
-from apo_edu import group_signals
 from apo_edu.objectives import coefficients, kl_old
 from apo_edu.schedules import Signals
 from full.data.order import ProblemOrder
 from full.engines import find_engine
+from full.engines.base import Samples
 from full.logprobs.packing import micro_batches
 from full.rewards.answers import final_answer
-from full.rewards.numbering import answer_number
-from full.trainer.rollout import Rollout, score_now
+from full.trainer.rollout import Rollout, make_rollout, reward_groups, sample_groups, score_now
 from full.trainer.sharding import clip, whole_weights
 from full.trainer.state import Trainer
-from full.trainer.update import gather_groups, gather_rows, push_coefficients
+from full.trainer.update import gather_groups, local_coefficients, push_coefficients, read_signals
 
 # Seconds that the parts may take, so that all of it stays under a minute once the model is loaded.
 PROBE, WHOLE_BATCH, SAMPLING, SCORING, UPDATE = 3.0, 6.0, 22.0, 4.0, 12.0
@@ -94,17 +93,11 @@ def draw(trainer: Trainer, speed: Speed, *, rows_that_fit: float) -> Drawn:
     positions = ProblemOrder(len(trainer.problems), config.prompts_per_batch, config.seed).batch(0)
     few = min(len(slots), -(-FEW_PROMPTS // accelerator.num_processes))
 
-    def sample(count: int, limit: int) -> tuple[list[list[int]], Any, float]:
-        keys = [(0, slot, i) for slot in slots[:count] for i in range(group)]
-        prompts = [trainer.prompts[positions[slot]] for slot in slots[:count] for _ in range(group)]
-        engine.max_new_tokens = limit
-        try:
-            with whole_weights(trainer.policy), accelerator.autocast(), Stopwatch(trainer) as watch:
-                samples = engine.sample(prompts, keys)
-        finally:
-            engine.max_new_tokens = most
+    def sample(count: int, limit: int) -> tuple[list[list[int]], Samples, float]:
+        with Stopwatch(trainer) as watch:
+            prompts, samples = sample_groups(trainer, positions, slots[:count], batch=0, limit=limit)
         seconds = largest(trainer, watch.seconds)
-        speed.steps[len(keys)] = seconds / largest(trainer, max(map(len, samples.completions)))
+        speed.steps[len(prompts)] = seconds / largest(trainer, max(map(len, samples.completions)))
         return prompts, samples, seconds
 
     with whole_weights(trainer.policy), accelerator.autocast():
@@ -119,28 +112,18 @@ def draw(trainer: Trainer, speed: Speed, *, rows_that_fit: float) -> Drawn:
     count, limit = how_much(speed, group, few, len(slots), most, left=left, rows_that_fit=rows_that_fit)
     prompts, samples, _ = sample(count, limit)
 
-    rows = [trainer.problems[positions[slot]] for slot in slots[:count] for _ in range(group)]
-    texts = engine.texts(samples.completions)
     with Stopwatch(trainer) as watch:
-        rewards, _ = trainer.rewarder([row["prompt"] for row in rows], texts, rows)
-    speed.reward = largest(trainer, watch.seconds) / len(rows)
-    ended = torch.tensor([engine.ended(ids) for ids in samples.completions])
-    truncated = ~ended if limit == most else torch.zeros_like(ended)
+        judged = reward_groups(trainer, positions, slots[:count], samples)
+    speed.reward = largest(trainer, watch.seconds) / len(prompts)
+    ended = ~torch.tensor(judged.truncated)
+    if limit < most:  # a limit set here says nothing about the run's
+        judged = dataclasses.replace(judged, truncated=[False] * len(prompts))
+    assert samples.logps is not None
     logps = samples.logps.to(torch.float64 if config.weights == "float64" else torch.float32)
-    rollout = Rollout(
-        prompts=prompts,
-        completions=samples.completions,
-        rewards=torch.tensor(rewards, dtype=torch.float64),
-        valid=~truncated if config.truncated == "mask" else torch.ones_like(truncated),
-        truncated=truncated,
-        answers=torch.tensor([answer_number(text) for text in texts]),
-        old_logps=logps,
-        entropies=torch.zeros_like(logps) if samples.entropies is None else samples.entropies.to(logps),
-        engine_logps=logps,
-        seconds=0.0,
-    )
+    entropies = torch.zeros_like(logps) if samples.entropies is None else samples.entropies.to(logps)
+    rollout = make_rollout(trainer, prompts, samples, judged, logps, logps, entropies, seconds=0.0)
     whole = count == len(slots) and limit == most
-    return Drawn(rollout, texts, limit, whole, sample_numbers(trainer, rollout, texts, ended))
+    return Drawn(rollout, judged.texts, limit, whole, sample_numbers(trainer, rollout, judged.texts, ended))
 
 
 def how_much(
@@ -267,13 +250,7 @@ def first_update(
     mini = trainer.plan.local_mini_batch
     rollout = drawn.rollout.select(slice(0, mini))  # a rollout holds its mini-batches one after the other
     batch = gather_groups(rollout, rollout.old_logps, accelerator, config)
-    signals = group_signals(
-        batch,
-        **config.distribution_options,
-        confidence_from=config.confidence_from,
-        token_entropy=token_entropy / math.log(trainer.model.config.vocab_size),
-        answers=gather_rows(rollout.answers, accelerator, config),
-    )
+    signals = read_signals(trainer, rollout, batch, token_entropy=token_entropy)
     alpha = copy.deepcopy(trainer.schedule).update(signals)  # a copy, since reading it moves it
     coef, loss, _ = coefficients(trainer.objective, batch, alpha=alpha, **config.off_policy_options)
     made_up = not bool(coef.any())
@@ -283,7 +260,7 @@ def first_update(
         imagined = dataclasses.replace(batch, rewards=rewards, valid=None)
         coef, _, _ = coefficients(trainer.objective, imagined, alpha=alpha)
     rows = len(rollout.prompts)
-    coef = coef.flatten(0, 1)[rows * accelerator.process_index :][:rows]
+    coef = local_coefficients(trainer, rollout, coef)
     wanted = coef.ne(0).any(-1).nonzero().flatten().tolist()
     speed.kept = 1.0 if made_up else len(wanted) / rows
     known = (loss.item(), alpha, kl_old(batch).item(), signals, made_up)

@@ -43,10 +43,12 @@ class Engine(Protocol):
         keys: Sequence[tuple[int, int, int]],
         *,
         greedy: bool | Sequence[bool] = False,
+        limit: int | None = None,
     ) -> Samples:
         """One completion per prompt, each a function of its key (batch, prompt, sample) alone.
 
         greedy: whether to take the likeliest tokens instead, for all rows or for each.
+        limit: tokens at most; None is max_new_tokens.
         """
 
     def texts(self, completions: Sequence[Sequence[int]]) -> list[str]:

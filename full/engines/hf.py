@@ -168,6 +168,7 @@ class Sampler:
         keys: Sequence[tuple[int, int, int]],
         *,
         greedy: bool | Sequence[bool] = False,
+        limit: int | None = None,
     ) -> Samples:
         """One completion per prompt: token ids up to and including the end of sequence.
 
@@ -175,6 +176,7 @@ class Sampler:
             prompts: token ids; repeat a prompt for several completions, best as neighbours.
             keys: (batch, prompt, sample) of each row, all that its randomness depends on.
             greedy: take the likeliest token instead; one answer for all rows or one a row.
+            limit: tokens at most, None is max_new_tokens.
         """
         likeliest = [greedy] * len(prompts) if isinstance(greedy, bool) else list(greedy)
         # Prompts of one length are neighbours: little padding. The longest go first: what they need is enough for all.
@@ -185,7 +187,8 @@ class Sampler:
         was_training = self.model.training
         self.model.eval()
         for rows in even_parts(order, self.rows_at_once):
-            found, values = complete(*([column[i] for i in rows] for column in (prompts, keys, likeliest)))
+            columns = ([column[i] for i in rows] for column in (prompts, keys, likeliest))
+            found, values = complete(*columns, limit or self.max_new_tokens)
             for i, ids in zip(rows, found, strict=True):
                 completions[i] = ids
             known.append(values)
@@ -219,18 +222,18 @@ class Sampler:
         return ids.to(device), mask.to(device)
 
     def _draws(
-        self, keys: list[tuple[int, int, int]], greedy: list[bool], device: torch.device
+        self, keys: list[tuple[int, int, int]], greedy: list[bool], limit: int, device: torch.device
     ) -> tuple[Tensor, Tensor | None]:
         """(uniforms [rows, tokens], likeliest [rows] or None), as `draw` takes them for each token."""
-        uniforms = sample_uniforms(self.seed, keys, self.max_new_tokens).to(device)
+        uniforms = sample_uniforms(self.seed, keys, limit).to(device)
         return uniforms, torch.tensor(greedy, device=device) if any(greedy) else None
 
     def _decode(
-        self, prompts: list[Sequence[int]], keys: list[tuple[int, int, int]], greedy: list[bool]
+        self, prompts: list[Sequence[int]], keys: list[tuple[int, int, int]], greedy: list[bool], limit: int
     ) -> tuple[list[list[int]], Tensor]:
         """Completions, and [2, rows, tokens] log-probabilities and entropies; ended rows leave the batch."""
         ids, mask = self._left_padded(prompts)
-        (rows, width), device, limit = ids.shape, ids.device, self.max_new_tokens
+        (rows, width), device = ids.shape, ids.device
         cache = self._shared_prefix(prompts, ids, mask)
         start = 0 if cache is None else width - 1
         if cache is None:
@@ -238,7 +241,7 @@ class Sampler:
         inputs, positions = ids[:, start:], (mask.cumsum(-1) - 1).clamp(min=0)[:, start:]
         padded = len(set(map(len, prompts))) > 1  # without padding attention needs no mask
         mask = torch.cat([mask, mask.new_ones(rows, limit)], -1)
-        uniforms, likeliest = self._draws(keys, greedy, device)
+        uniforms, likeliest = self._draws(keys, greedy, limit, device)
         eos = torch.tensor(self.eos_ids, device=device)
         out = torch.zeros(rows, limit, dtype=torch.long, device=device)
         values = torch.zeros(2, rows, limit, device=device)
@@ -274,15 +277,15 @@ class Sampler:
         return found, values[..., : step + 1].cpu()
 
     def _generate(
-        self, prompts: list[Sequence[int]], keys: list[tuple[int, int, int]], greedy: list[bool]
+        self, prompts: list[Sequence[int]], keys: list[tuple[int, int, int]], greedy: list[bool], limit: int
     ) -> tuple[list[list[int]], Tensor]:
         """The same as `_decode` with transformers' generate, where every row stays to the end of the longest."""
         ids, mask = self._left_padded(prompts)
         width = ids.shape[1]
-        uniforms, likeliest = self._draws(keys, greedy, ids.device)
+        uniforms, likeliest = self._draws(keys, greedy, limit, ids.device)
         processor = InverseTransformSampling(uniforms, width, self.temperature, likeliest)
         config = GenerationConfig(
-            do_sample=False, max_new_tokens=self.max_new_tokens, eos_token_id=self.eos_ids, pad_token_id=self.pad_id
+            do_sample=False, max_new_tokens=limit, eos_token_id=self.eos_ids, pad_token_id=self.pad_id
         )
         out = self.model.generate(
             ids,

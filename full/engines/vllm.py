@@ -135,6 +135,7 @@ class VllmSampler:
         keys: Sequence[tuple[int, int, int]],
         *,
         greedy: bool | Sequence[bool] = False,
+        limit: int | None = None,
     ) -> Samples:
         """One completion per prompt: token ids up to and including the end of sequence.
 
@@ -142,9 +143,13 @@ class VllmSampler:
             prompts: token ids; repeat a prompt for several completions.
             keys: (batch, prompt, sample) of each row, all that its randomness depends on.
             greedy: take the likeliest token instead; one answer for all rows or one a row.
+            limit: tokens at most, None is max_new_tokens.
         """
         likeliest = [greedy] * len(prompts) if isinstance(greedy, bool) else greedy
-        parameters = [self._parameters(key, choice) for key, choice in zip(keys, likeliest, strict=True)]
+        parameters = [
+            self._parameters(key, choice, limit or self.max_new_tokens)
+            for key, choice in zip(keys, likeliest, strict=True)
+        ]
         with torch.autocast(self.device_type, enabled=False):  # vLLM has types of its own
             results = self.llm.generate(
                 [{"prompt_token_ids": list(ids)} for ids in prompts], parameters, use_tqdm=False
@@ -172,7 +177,7 @@ class VllmSampler:
         self.llm.llm_engine.engine_core.shutdown()
         del self.llm
 
-    def _parameters(self, key: tuple[int, int, int], greedy: bool) -> Any:
+    def _parameters(self, key: tuple[int, int, int], greedy: bool, limit: int) -> Any:
         """What vLLM is asked for, for one completion; all that would bend the distribution is off."""
         from vllm import SamplingParams
 
@@ -183,7 +188,7 @@ class VllmSampler:
             top_k=0,
             min_p=0.0,
             seed=None if greedy else sampling_seed(self.seed, key),
-            max_tokens=self.max_new_tokens,
+            max_tokens=limit,
             stop_token_ids=self.eos_ids,
             logprobs=None if greedy else 0,  # of the sampled token alone
             detokenize=False,

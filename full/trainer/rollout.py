@@ -1,12 +1,14 @@
 """Sample a batch, reward it, and take the old log-probabilities."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from full.engines.base import Samples
 from full.logprobs.packing import Ids
 from full.logprobs.scoring import score
 from full.rewards.numbering import answer_number
@@ -69,45 +71,96 @@ def collect(trainer: Trainer, positions: list[int], *, batch: int, step: int) ->
         batch: index of the batch, a part of what its randomness depends on.
         step: optimiser steps done, for the log.
     """
-    config, engine = trainer.config, trainer.engine
+    config, slots = trainer.config, trainer.plan.slots()
     started = time.perf_counter()
-    mine = trainer.plan.slots()
-    keys = [(batch, slot, sample) for slot in mine for sample in range(config.group_size)]
-    rows = [row for slot in mine for row in [trainer.problems[positions[slot]]] * config.group_size]
-    prompts = [trainer.prompts[positions[slot]] for slot in mine for _ in range(config.group_size)]
     with whole_weights(trainer.policy), trainer.accelerator.autocast():
-        engine.refresh(trainer.model)
-        samples = engine.sample(prompts, keys)
-    completions = samples.completions
-    texts = engine.texts(completions)
-    rewards, parts = trainer.rewarder([row["prompt"] for row in rows], texts, rows)
-    truncated = torch.tensor([not engine.ended(ids) for ids in completions])
-    engine_logps, old_logps, entropies = old_log_probabilities(trainer, prompts, samples)
+        trainer.engine.refresh(trainer.model)
+    prompts, samples = sample_groups(trainer, positions, slots, batch=batch)
+    judged = reward_groups(trainer, positions, slots, samples)
+    known = old_log_probabilities(trainer, prompts, samples)
     logged = [
         {
             "step": step,
-            "problem": rows[i]["problem"],
-            "prompt": engine.tokenizer.decode(prompts[i]),
-            "completion": texts[i],
-            "answer": rows[i]["answer"],
-            "reward": rewards[i],
-            "truncated": bool(truncated[i]),
-            **{f"reward/{name}": values[i] for name, values in parts.items()},
+            "problem": judged.rows[i]["problem"],
+            "prompt": trainer.engine.tokenizer.decode(prompts[i]),
+            "completion": judged.texts[i],
+            "answer": judged.rows[i]["answer"],
+            "reward": judged.rewards[i],
+            "truncated": judged.truncated[i],
+            **{f"reward/{name}": values[i] for name, values in judged.parts.items()},
         }
-        for i in range(min(config.log_completions, len(rows)))
+        for i in range(min(config.log_completions, len(prompts)))
     ]
     trainer.run.append("completions.jsonl", logged)
+    return make_rollout(trainer, prompts, samples, judged, *known, seconds=time.perf_counter() - started)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What is known of some completions beside their tokens.
+
+    rows: the problem of each.
+    texts: without special tokens.
+    rewards: the weighted sums.
+    parts: the values of each reward function, by its name.
+    truncated: whether a completion did not come to its own end.
+    """
+
+    rows: list[Any]
+    texts: list[str]
+    rewards: list[float]
+    parts: dict[str, list[float]]
+    truncated: list[bool]
+
+
+def sample_groups(
+    trainer: Trainer, positions: list[int], slots: Sequence[int], *, batch: int, limit: int | None = None
+) -> tuple[list[list[int]], Samples]:
+    """(prompts, samples) of a group for each of these places in a batch, under the weights that the engine has.
+
+    Args:
+        limit: tokens at most, None is the run's.
+    """
+    size = trainer.config.group_size
+    keys = [(batch, slot, sample) for slot in slots for sample in range(size)]
+    prompts = [trainer.prompts[positions[slot]] for slot in slots for _ in range(size)]
+    with whole_weights(trainer.policy), trainer.accelerator.autocast():
+        return prompts, trainer.engine.sample(prompts, keys, limit=limit)
+
+
+def reward_groups(trainer: Trainer, positions: list[int], slots: Sequence[int], samples: Samples) -> Judged:
+    """Reward what `sample_groups` drew for these places."""
+    size, engine = trainer.config.group_size, trainer.engine
+    rows = [row for slot in slots for row in [trainer.problems[positions[slot]]] * size]
+    texts = engine.texts(samples.completions)
+    rewards, parts = trainer.rewarder([row["prompt"] for row in rows], texts, rows)
+    return Judged(rows, texts, rewards, parts, [not engine.ended(ids) for ids in samples.completions])
+
+
+def make_rollout(
+    trainer: Trainer,
+    prompts: list[list[int]],
+    samples: Samples,
+    judged: Judged,
+    engine_logps: Tensor,
+    old_logps: Tensor,
+    entropies: Tensor,
+    *,
+    seconds: float,
+) -> Rollout:
+    """Everything about some completions in the form that updates use."""
+    truncated = torch.tensor(judged.truncated)
     return Rollout(
         prompts=prompts,
-        completions=completions,
-        rewards=torch.tensor(rewards, dtype=torch.float64),
-        valid=~truncated if config.truncated == "mask" else torch.ones_like(truncated),
+        completions=samples.completions,
+        rewards=torch.tensor(judged.rewards, dtype=torch.float64),
+        valid=~truncated if trainer.config.truncated == "mask" else torch.ones_like(truncated),
         truncated=truncated,
-        answers=torch.tensor([answer_number(text) for text in texts]),
+        answers=torch.tensor([answer_number(text) for text in judged.texts]),
         old_logps=old_logps,
         entropies=entropies,
         engine_logps=engine_logps,
-        seconds=time.perf_counter() - started,
+        seconds=seconds,
     )
 
 

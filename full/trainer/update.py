@@ -39,21 +39,12 @@ def train_step(trainer: Trainer, progress: Progress) -> dict[str, Any]:
     require_finite(trainer, "log-probability", logps, mini)
     batch = gather_groups(mini, logps, accelerator, config)
     totals = step_totals(mini, entropies, trainer)
-    signals = group_signals(
-        batch,
-        **config.distribution_options,
-        confidence_from=config.confidence_from,
-        token_entropy=totals["token_entropy"] / math.log(trainer.model.config.vocab_size),
-        answers=gather_rows(mini.answers, accelerator, config),
-    )
+    signals = read_signals(trainer, mini, batch, token_entropy=totals["token_entropy"])
     alpha = trainer.schedule.update(signals)
     coef, loss, stats = coefficients(trainer.objective, batch, alpha=alpha, **config.off_policy_options)
     require_finite(trainer, "coefficient", coef, mini)
 
-    mine = coef.flatten(0, 1)[len(mini.prompts) * accelerator.process_index :][: len(mini.prompts)]
-    # The completions of another process may be longer: coefficients are as wide as the longest of all.
-    mine = mine[:, : mini.old_logps.shape[1]] * mini.importance(config.importance_cap).to(mine)
-    pushed = push_coefficients(trainer, mini, mine)
+    pushed = push_coefficients(trainer, mini, local_coefficients(trainer, mini, coef))
     grad_norm = clip(accelerator, trainer.policy, config.max_grad_norm)
     require_finite(trainer, "gradient norm", grad_norm, mini)
     lr = trainer.lr_schedule.get_last_lr()[0]
@@ -65,6 +56,31 @@ def train_step(trainer: Trainer, progress: Progress) -> dict[str, Any]:
     known = {"step": progress.step + 1, "batch": progress.batch, "alpha": alpha, "loss": loss.item(), "lr": lr}
     seen = step_metrics(trainer, batch, signals, stats, alpha, seconds)
     return known | totals | pushed | {"grad_norm": grad_norm} | seen
+
+
+def read_signals(trainer: Trainer, mini: Rollout, batch: GroupBatch, *, token_entropy: float) -> Signals:
+    """The schedule's signals of a mini-batch, over all processes.
+
+    Args:
+        batch: the groups of all processes.
+        token_entropy: of the policy, nats per token.
+    """
+    config = trainer.config
+    return group_signals(
+        batch,
+        **config.distribution_options,
+        confidence_from=config.confidence_from,
+        token_entropy=token_entropy / math.log(trainer.model.config.vocab_size),
+        answers=gather_rows(mini.answers, trainer.accelerator, config),
+    )
+
+
+def local_coefficients(trainer: Trainer, mini: Rollout, coef: Tensor) -> Tensor:
+    """This process's part [rows, tokens] of the coefficients of all groups, times the engine's importance weights."""
+    rows, width = mini.old_logps.shape
+    # The completions of another process may be longer: coefficients are as wide as the longest of all.
+    mine = coef.flatten(0, 1)[rows * trainer.accelerator.process_index :][:rows, :width]
+    return mine * mini.importance(trainer.config.importance_cap).to(mine)
 
 
 def step_metrics(
