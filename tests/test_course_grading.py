@@ -387,7 +387,8 @@ def test_gradescope(tmp_path, monkeypatch):
             "pyproject.toml",
         } <= names
         assert file.getinfo("run_autograder").external_attr >> 16 == 0o755
-        assert f"run-gradescope a1 --variant '{VARIANT}'" in file.read("run_autograder").decode()
+        script = file.read("run_autograder").decode()
+        assert f"run-gradescope a1 --variant '{VARIANT}'" in script and "PYTHONPATH=/autograder/source" in script
     save(solved(A1, "ada", best_gaussian=None), tmp_path / "submission" / "a1.ipynb")
     users = [{"id": 7, "email": "ada@x.edu", "name": "Ada Lovelace", "sid": "123"}]
     (tmp_path / "submission_metadata.json").write_text(json.dumps({"users": users}))

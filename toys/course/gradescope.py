@@ -29,7 +29,9 @@ uv pip install -q --python /autograder/env/bin/python --constraint constraints.t
 
 RUN = """#!/usr/bin/env bash
 cd /autograder
-OMP_NUM_THREADS=1 /autograder/env/bin/python -m toys.course run-gradescope {name} --variant '{variant}'
+# The installed package is the core alone; the course is read from the zip.
+export PYTHONPATH=/autograder/source OMP_NUM_THREADS=1
+/autograder/env/bin/python -m toys.course run-gradescope {name} --variant '{variant}'
 """
 
 
