@@ -35,7 +35,9 @@ RESAMPLES = 2000
 class ProblemResult:
     """What one problem's completions came to.
 
-    index: the problem's place.  greedy: accuracy of the greedy completion.  right: accuracy of each sampled one.
+    index: the problem's place.
+    greedy: accuracy of the greedy completion.
+    right: accuracy of each sampled one.
     votes: the answer of each sampled one as the number of its class of equal answers; None without an answer.
     truncated: how many sampled ones did not come to an end.
     """

@@ -63,7 +63,9 @@ class NotReady(UserError):
 class Section:
     """One part of the examination.
 
-    facts: (label, text).  remarks: (verdict, advice).  values: the numbers behind them.
+    facts: (label, text).
+    remarks: (verdict, advice).
+    values: the numbers behind them.
     """
 
     title: str

@@ -48,8 +48,10 @@ SAMPLING_BYTES = 40
 class Speed:
     """Seconds, the slowest process's, measured when warm.
 
-    steps: rows sampled at once -> seconds of one token of each.  reward, score, update: of one completion.
-    read: of one token in a forward pass.  kept: share of completions that have a gradient.
+    steps: rows sampled at once -> seconds of one token of each.
+    reward, score, update: of one completion.
+    read: of one token in a forward pass.
+    kept: share of completions that have a gradient.
     """
 
     steps: dict[int, float] = field(default_factory=dict)
@@ -76,7 +78,8 @@ class Speed:
 class Drawn(NamedTuple):
     """This process's completions of the run's first problems; `numbers` are over all processes.
 
-    limit: of tokens here; below max_completion_tokens on a slow machine.  whole: the run's first batch as it will be.
+    limit: of tokens here; below max_completion_tokens on a slow machine.
+    whole: whether it is the run's first batch as it will be.
     """
 
     rollout: Rollout
@@ -179,8 +182,9 @@ def sample_numbers(trainer: Trainer, rollout: Rollout, texts: list[str], ended: 
 class Scored(NamedTuple):
     """How far the engine's log-probabilities are from the policy's, nats per token; and those with adapters off from on.
 
-    exact: whether they should agree to float32's rounding.  adapters: None without adapters.  token_entropy: of the
-    policy, nats.
+    exact: whether they should agree to float32's rounding.
+    adapters: None without adapters.
+    token_entropy: of the policy, nats.
     """
 
     mean: float
@@ -227,9 +231,10 @@ def compare_with_policy(trainer: Trainer, drawn: Drawn, speed: Speed) -> Scored:
 
 
 class FirstUpdate(NamedTuple):
-    """What the first update would be. grad_norm: None where it was not taken, for the `reason`.
+    """What the first update would be.
 
-    made_up: the rewards that the gradient was taken with, where the real ones would give none.
+    grad_norm: None where it was not taken, for the `reason`.
+    made_up: whether rewards were made up to take the gradient with, where the real ones would give none.
     """
 
     loss: float
@@ -303,9 +308,12 @@ def first_update(
 class Memory:
     """Bytes on this process's device (on a CPU its resident memory), and what is to come.
 
-    in_use: when everything is loaded.  have: all that this process may take.  gathered: other processes' weights, which
-    sampling needs.  row: of one completion while sampling.  points: (tokens of the largest micro-batch, bytes beyond
-    those in use and the gradients) of every update measured.  update_tokens: of a micro-batch in the run.
+    in_use: when everything is loaded.
+    have: all that this process may take.
+    gathered: other processes' weights, which sampling needs.
+    row: of one completion while sampling.
+    points: (tokens of the largest micro-batch, bytes beyond those in use and the gradients) of every update measured.
+    update_tokens: of a micro-batch in the run.
     """
 
     in_use: float

@@ -26,7 +26,8 @@ class Engine(Protocol):
     """What samples completions for the trainer.
 
     exact: whether its log-probabilities are the policy's up to rounding, so that nothing needs to be scored again.
-    eos_ids: what ends a sequence.  max_new_tokens: longest completion, tokens.
+    eos_ids: what ends a sequence.
+    max_new_tokens: longest completion, tokens.
     """
 
     exact: bool

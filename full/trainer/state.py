@@ -39,9 +39,14 @@ from full.trainer.sharding import prepare, whole_weights
 class Trainer:
     """What every step needs; made once by `set_up`, before the loop.
 
-    problems, held_out: data sets.  prompts, held_out_prompts: their token ids.  rendered: the first prompt as text.
-    model: the language model.  policy: the same, wrapped for training.  pair_cost: see `attention_pair_cost`.
-    say: prints lines on the main process.  plan: the arithmetic of batches.
+    plan: the arithmetic of batches.
+    say: prints lines on the main process.
+    problems, held_out: data sets.
+    prompts, held_out_prompts: their token ids.
+    rendered: the first prompt as text.
+    model: the language model.
+    policy: the same, wrapped for training.
+    pair_cost: see `attention_pair_cost`.
     """
 
     config: TrainConfig
