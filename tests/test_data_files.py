@@ -123,6 +123,12 @@ def test_every_format_gives_the_same_problems(tmp_path, name):
     assert answers(tmp_path / name) == {f"p{i}": "x+1" if i % 2 else "1" for i in range(N)}
 
 
+def test_a_long_solution_fits_into_csv(tmp_path):
+    long = "so " * 100_000 + "\\boxed{5}"  # more than the csv module's own limit
+    pandas.DataFrame(rows_with(solution=long)).to_csv(tmp_path / "a.csv", index=False)
+    assert set(answers(tmp_path / "a.csv").values()) == {"5"}
+
+
 def test_a_folder_is_all_its_files(tmp_path):
     folder = tmp_path / "data"
     (folder / "deeper").mkdir(parents=True)
@@ -269,6 +275,9 @@ def test_prompts_without_a_problem(tmp_path):
     path = write(tmp_path / "chat.jsonl", turns)
     assert answers(path) == {f"p{i}": f"p{i}" for i in range(N)}  # the assistant's last turn is the solution
     assert [m["role"] for m in load_problems(path)["prompt"][0]] == ["system", "user"]
+    for row in turns:
+        row["solution"] = "\\boxed{7}"  # a column of that name comes first
+    assert set(answers(write(tmp_path / "both.jsonl", turns)).values()) == {"7"}
     plain = write(tmp_path / "plain.jsonl", [{"prompt": f"p{i}", "answer": i} for i in range(N)])
     row = load_problems(plain)[0]
     assert row["prompt"] == [{"role": "user", "content": f"{row['problem']} {INSTRUCTION}"}]
@@ -384,9 +393,13 @@ def test_numbers_in_a_mixed_column_of_json(tmp_path):
     path = write(tmp_path / "a.jsonl", rows_with(answer=MIXED))
     assert answers(path) == {f"p{i}": MIXED_TEXTS[i % 7] for i in range(N)}
     (tmp_path / "b.jsonl").write_text(
-        "".join(f'{{"problem": "p{i}", "answer": {text}}}\n' for i, text in enumerate(["0.10", "1E400"] * 20))
+        "".join(
+            f'{{"problem": "p{i}", "answer": {text}}}\n'
+            for i, text in enumerate(["0.10", "1E400", "0.12345678901234567890"] * 20)
+        )
     )
-    assert set(answers(tmp_path / "b.jsonl").values()) == {"0.1"}  # as written; 1E400 is left out
+    # As written, where a float would lose digits; 1E400 is left out.
+    assert set(answers(tmp_path / "b.jsonl").values()) == {"0.1", "0.1234567890123456789"}
 
 
 def test_numbers_in_csv(tmp_path):

@@ -56,7 +56,9 @@ def read_path(path: Path) -> tuple[dict[str, list[Row]], str]:
         content = _bytes(path)
         parts, where = {"all": _read_file(path, content)}, f"file sha256 {_digest(content)}"
     else:
-        raise UserError(f"{path} does not exist; expected a .jsonl, .json or .parquet file, or another of {LOADABLE}.")
+        raise UserError(
+            f"{path} does not exist; expected a .jsonl, .json or .parquet file (also .csv, .tsv or compressed), or a folder."
+        )
     if not any(parts.values()):
         raise UserError(f"{path} holds no rows; expected problems with their answers.")
     return parts, where
