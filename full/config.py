@@ -171,7 +171,7 @@ class TrainConfig:
     data: str = option(
         "math",
         "Problems: 'math' (the hub sources in turn), a hub id (ID:CONFIGURATION), a .jsonl/.json/.csv/.parquet file or folder, "
-        "or a generated task ({names}).",
+        "a generated task ({names}), or reasoning_gym:NAME?key=value (an extra).",
         group=DATA,
         source="paper: MATH",
         names=names_of_tasks,
@@ -244,7 +244,7 @@ class TrainConfig:
     reward: list[str] = option(
         ["accuracy_or_repetition"],
         "Built-in rewards (accuracy, accuracy_or_repetition, repetition, format, and for numbers digits: share of right "
-        "ones, closeness: exp(-|error|)) or module:function of your own, separated by spaces.",
+        "ones, closeness: exp(-|error|); reasoning_gym for its data) or module:function of your own, separated by spaces.",
         group=REWARD,
         source="paper: 1 if verified, else at most 0 by repetition",
     )

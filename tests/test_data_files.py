@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from full.config import TrainConfig
 from full.data.files import read_path
-from full.data.rows import Unusable, final_answer, level_name, number_text, same_level
+from full.data.rows import Unusable, level_name, number_text, same_level, stated_answer
 from full.data.sources import INSTRUCTION, load_problems, load_splits
 from full.data.splits import is_held_out
 from full.errors import UserError
@@ -235,7 +235,7 @@ def test_gsm8k_as_it_is(tmp_path):
     ],
 )
 def test_what_a_solution_ends_in(solution, answer):
-    assert final_answer(solution) == answer
+    assert stated_answer(solution) == answer
 
 
 def test_columns_can_be_named(tmp_path):

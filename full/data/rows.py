@@ -59,7 +59,7 @@ def same_level(one: str, other: str) -> bool:
     return one == other
 
 
-def final_answer(text: str) -> str | None:
+def stated_answer(text: str) -> str | None:
     r"""What a solution ends in: the content of its last box, or what follows #### in its last line (GSM8K)."""
     boxed = last_boxed(text)
     if boxed is not None:
@@ -86,7 +86,7 @@ def answer_text(value: Any) -> str | list[str]:
         if not value.strip():
             raise Unusable("empty")
         number = _number_of_cell(value) if isinstance(value, Cell) else None
-        return number_text(number) if number is not None else final_answer(value) or str(value)
+        return number_text(number) if number is not None else stated_answer(value) or str(value)
     if isinstance(value, list | tuple):
         if any(isinstance(member, list | tuple) for member in value):
             raise Unusable("a list of lists")

@@ -47,6 +47,10 @@ _POINTS = tuple(
 _DIGITS = 300
 
 
+# The worker asks this once before its first question, so that imports are no part of an answer's time.
+EXAMPLE = ("x+1", r"1+\frac{2x}{2}")
+
+
 def equal(gold: str, answer: str) -> bool:
     """Whether an answer is the gold answer, in any form that says the same."""
     if not answer.strip() or not gold.strip():

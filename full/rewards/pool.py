@@ -53,6 +53,10 @@ MAX_DEATHS = 10
 MAX_FAILED_STARTS = 10
 
 
+# What a worker answers by, unless told otherwise.
+EQUALITY = "full.rewards.equality:equal"
+
+
 # What any worker answers at once: asked where a question has ended several workers, to see which of the two is at fault.
 PROBE = (r"\frac{1}{2}", "0.5")
 
@@ -67,20 +71,27 @@ class Verifier:
     Args:
         num_workers: processes; None is one for each core that this process may use.
         seconds: hard limit for one comparison, CPU seconds.
+        judge: module:function that a worker answers by, (gold, answer) -> truth or score; its module's EXAMPLE is a first pair.
         batch_seconds: hard limit for one call of `verify`, wall clock seconds from when a worker is ready; None is 12 times
             `seconds` and half a second for each pair.
     """
 
     def __init__(
-        self, *, num_workers: int | None = None, seconds: float = 5.0, batch_seconds: float | None = None
+        self,
+        *,
+        num_workers: int | None = None,
+        seconds: float = 5.0,
+        batch_seconds: float | None = None,
+        judge: str = EQUALITY,
     ) -> None:
+        self.judge = judge
         self.seconds = seconds
         self.batch_seconds = batch_seconds
         self.timeouts = 0
         self.deaths = 0
         self._taken = (0, 0)  # what `take_counts` has given out
-        self._workers = [_Worker() for _ in range(num_workers or available_cores())]
-        self._cache: dict[tuple[str, str], bool] = {}
+        self._workers = [_Worker(judge) for _ in range(num_workers or available_cores())]
+        self._cache: dict[tuple[str, str], float] = {}
         self._lock = threading.Lock()
         self._owner = os.getpid()
 
@@ -90,9 +101,13 @@ class Verifier:
         Raises:
             RewardError: no worker can start, or workers keep dying.
         """
+        return [bool(score) for score in self.scores(pairs)]
+
+    def scores(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
+        """What the judge says of each (gold, answer), as a number; 0 where a limit was hit. Raises as `verify` does."""
         with self._lock:
             if os.getpid() != self._owner:  # the pipes belong to the process that this one was forked from
-                self._workers, self._owner = [_Worker() for _ in self._workers], os.getpid()
+                self._workers, self._owner = [_Worker(self.judge) for _ in self._workers], os.getpid()
             unknown = [pair for pair in dict.fromkeys(pairs) if pair not in self._cache]
             try:
                 verdicts = _Batch(self, unknown).run() if unknown else {}
@@ -101,7 +116,7 @@ class Verifier:
                     if worker.question is not None:  # interrupted: its answer must not be taken for the next one's
                         worker.stop()
             self._cache.update({pair: verdict for pair, verdict in verdicts.items() if verdict is not None})
-            return [self._cache.get(pair, False) for pair in pairs]
+            return [float(self._cache.get(pair, 0.0)) for pair in pairs]
 
     def take_counts(self) -> tuple[int, int]:
         """(timeouts, deaths) since the last call, for the log."""
@@ -130,7 +145,7 @@ class _Batch:
         self.pairs = pairs
         first = min(FIRST_SECONDS, verifier.seconds)
         self.waiting = deque((index, first) for index in range(len(pairs)))
-        self.verdicts: dict[tuple[str, str], bool | None] = {}
+        self.verdicts: dict[tuple[str, str], float | None] = {}
         self.deaths = [0] * len(pairs)
         self.probes: dict[int, int] = {}  # a probe's question: the question it is asked for
         self.failed_starts = 0
@@ -140,7 +155,7 @@ class _Batch:
         self.deadline = time.monotonic() + self.seconds + (0.0 if is_ready else START_SECONDS)
         self.is_waiting = not is_ready  # for the first worker's start
 
-    def run(self) -> dict[tuple[str, str], bool | None]:
+    def run(self) -> dict[tuple[str, str], float | None]:
         """The verdict for each pair; None where a limit was hit."""
         workers = self.verifier._workers
         # poll has no limit on descriptors' numbers, as select has at 1,024, and needs none of its own, as epoll does.
@@ -209,7 +224,7 @@ class _Batch:
                 "this system refuses a memory limit for the verifying workers; a hostile answer may use all memory."
             )
 
-    def _decide(self, question: int, verdict: bool | None) -> None:
+    def _decide(self, question: int, verdict: float | None) -> None:
         if question in self.probes:
             question, verdict = self.probes.pop(question), None
         if verdict is None:
@@ -296,7 +311,8 @@ def _say_once(text: str) -> None:
 class _Worker:
     """One process, and the question it is at."""
 
-    def __init__(self) -> None:
+    def __init__(self, judge: str = EQUALITY) -> None:
+        self.judge = judge
         self.process: subprocess.Popen[bytes] | None = None
         self.question: int | None = None
         self.seconds = 0.0
@@ -317,7 +333,7 @@ class _Worker:
         script = Path(__file__).with_name("worker.py")
         # -P: full/rewards/ must not come before installed packages on the worker's path.
         self.process = subprocess.Popen(
-            [sys.executable, "-P", str(script), str(MEMORY_MIB)],
+            [sys.executable, "-P", str(script), str(MEMORY_MIB), self.judge],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

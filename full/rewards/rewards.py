@@ -141,6 +141,7 @@ class Rewarder:
                 f"{len(weights)} reward weights for {len(names)} rewards ({', '.join(names)}); expected one each."
             )
         self.verifier = Verifier(num_workers=num_workers, seconds=verify_seconds)
+        self.gym = Verifier(num_workers=num_workers, seconds=verify_seconds, judge="full.rewards.gym:score")
         self.functions = {name: self._resolve(name) for name in names}
         self.weights = [1.0] * len(names) if weights is None else list(weights)
 
@@ -184,6 +185,12 @@ class Rewarder:
     def close(self) -> None:
         """Stop the workers."""
         self.verifier.close()
+        self.gym.close()
+
+    def take_counts(self) -> tuple[int, int]:
+        """(timeouts, deaths) of all workers since the last call, for the log."""
+        (timeouts, deaths), (more_timeouts, more_deaths) = self.verifier.take_counts(), self.gym.take_counts()
+        return timeouts + more_timeouts, deaths + more_deaths
 
     def _resolve(self, name: str) -> RewardFunction:
         built_in: dict[str, RewardFunction] = {
@@ -195,6 +202,7 @@ class Rewarder:
             ],
             "digits": functools.partial(_each, digits),
             "closeness": functools.partial(_each, closeness),
+            "reasoning_gym": self._gym,
         }
         if name in built_in:
             return built_in[name]
@@ -216,6 +224,20 @@ class Rewarder:
     ) -> list[float]:
         correct = self._accuracy(prompts, completions, rows)
         return [1.0 if right else repetition(text) for right, text in zip(correct, completions, strict=True)]
+
+    def _gym(self, prompts: list[Any], completions: list[str], rows: list[Mapping[str, Any]]) -> list[float]:
+        """The task's own graded score where it may run here (full/rewards/gym.py), else `accuracy`."""
+        if rows and "entry" not in rows[0]:
+            raise RewardError(
+                "reward reasoning_gym is for problems of reasoning-gym; expected --data reasoning_gym:NAME, or another reward."
+            )
+        given = [final_answer(text) for text in completions]
+        graded = [i for i, row in enumerate(rows) if row["entry"] and given[i] is not None]
+        judged = [i for i, row in enumerate(rows) if not row["entry"]]
+        scores = self.gym.scores([(rows[i]["entry"], str(given[i])) for i in graded])
+        right = accuracies([completions[i] for i in judged], [rows[i]["answer"] for i in judged], self.verifier)
+        found = dict(zip([*graded, *judged], [*scores, *right], strict=True))
+        return [found.get(i, 0.0) for i in range(len(rows))]
 
 
 def _each(

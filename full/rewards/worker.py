@@ -1,9 +1,10 @@
 """The worker of full/rewards/pool.py: answers [number, gold, answer, CPU seconds] with [number, verdict], one JSON line each.
 
-It executes no model text. The verdict is true or false, or null where the comparison ran out of memory; out of CPU seconds
-the kernel ends the process.
+It executes no model text. The verdict is that of the function it is started for (true or false, or a score), or null where
+the comparison ran out of memory; out of CPU seconds the kernel ends the process.
 """
 
+import importlib
 import json
 import os
 import signal
@@ -23,10 +24,11 @@ def main() -> None:
 
     import logging
 
-    from full.rewards.equality import equal
-
+    module, _, name = sys.argv[2].partition(":")
+    judging = importlib.import_module(module)
+    judge = getattr(judging, name)
     logging.disable(logging.CRITICAL)
-    equal("x+1", r"1+\frac{2x}{2}")  # what is imported when first needed is no part of an answer's time
+    judge(*judging.EXAMPLE)  # what is imported when first needed is no part of an answer's time
     # What goes wrong until here is repeated in the trainer's error; later nobody reads it, and a full pipe would block.
     silence = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silence, 1)
@@ -35,9 +37,9 @@ def main() -> None:
     for line in sys.stdin:
         number, gold, answer, seconds = json.loads(line)
         limit_time(seconds)
-        verdict: bool | None
+        verdict: float | None
         try:
-            verdict = equal(gold, answer)
+            verdict = judge(gold, answer)
         except MemoryError:
             verdict = None
         except Exception:  # undecidable counts as wrong

@@ -181,7 +181,7 @@ def step_totals(mini: Rollout, entropies: Tensor, trainer: Trainer) -> dict[str,
     lengths = torch.tensor([len(ids) for ids in mini.completions])
     mismatch = (mini.old_logps - mini.engine_logps).abs().double()
     importance = mini.importance(config.importance_cap).double() * mini.mask()
-    befell = torch.tensor(trainer.rewarder.verifier.take_counts())
+    befell = torch.tensor(trainer.rewarder.take_counts())
     parts = (lengths, mini.truncated, entropies.double(), mismatch, importance, *befell)
     sums = torch.stack([torch.tensor(len(lengths)).double(), *(part.sum().double() for part in parts)])
     reduced = accelerator.reduce(sums.to(accelerator.device), reduction="sum").tolist()
