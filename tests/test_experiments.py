@@ -8,7 +8,7 @@ import torch
 
 from toys import experiments, plotting
 from toys.bandits import Loop, equal_arms, lucky, run
-from toys.experiments.__main__ import main, perform
+from toys.experiments.__main__ import RESULTS, main, perform, words
 from toys.experiments.experiment import Experiment, Verdict
 from toys.experiments.rules import TrendGuard, VarianceCap, Yoked
 from toys.experiments.table import Row, Table
@@ -169,3 +169,13 @@ def test_the_command_line_lists_and_refuses(capsys):
 
 def test_rows_know_their_columns():
     assert list(Row.__dataclass_fields__)[:4] == ["part", "rule", "metric", "seeds"]
+
+
+@pytest.mark.parametrize("path", sorted(RESULTS.glob("*.csv")), ids=lambda path: path.stem)
+def test_a_committed_table_says_what_its_rule_says(path):
+    table = Table.read(path)
+    experiment = ALL[path.stem]
+    assert {name: table.about[name] for name in ("verdict", "in words")} == words(experiment.judge(table))
+    assert not table.about["commit"].endswith("+"), "made from a changed tree"
+    assert path.stem in table.about["command"] and "--quick" not in table.about["command"]
+    experiment.draw(table)[0].canvas.draw()

@@ -185,6 +185,7 @@ def draw(table: Table) -> tuple[Figure, str]:
         }
         plotting.interval_lines(ax, lines)
         ax.set(xlabel="group size P", ylabel="expected reward at the end")
+        ax.set_visible(bool(lines))
     for ax in axes[1, :2]:
         ax.get_legend().remove()
         ax.set_xscale("log", base=2)

@@ -123,11 +123,10 @@ def draw(table: Table) -> tuple[Figure, str]:
         ax.tick_params(axis="y", labelsize=8)
     lines = {rule: table.where(part="does alpha return", rule=rule) for rule, _ in SCHEDULES}
     plotting.interval_lines(axes[2], lines)
-    axes[2].set(xlabel="step", ylabel="mean alpha", ylim=(0, 1), title="Where alpha rests: nothing improves after 100")
+    axes[2].set(xlabel="step", ylabel="mean alpha", ylim=(0, 1), title="Where alpha comes to rest")
     return made, (
-        "The guard comes to rest at alpha_max and beats the best fixed alpha nowhere; a rule that reads the reward's "
-        "variance pays "
-        "where rewards turn noisy, and costs where noise and change come together."
+        "The guard beats the best fixed alpha nowhere; a rule that reads the reward's variance (ours) pays where rewards turn "
+        "noisy, and costs nothing that could be measured elsewhere."
     )
 
 
