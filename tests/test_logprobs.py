@@ -6,13 +6,24 @@ from itertools import product
 import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from transformers import GraniteConfig, GraniteForCausalLM, MistralConfig, MistralForCausalLM
+from transformers import (
+    CohereConfig,
+    Gemma2Config,
+    GraniteConfig,
+    GraniteForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    MptConfig,
+    MptForCausalLM,
+    Qwen3Config,
+)
 
 from full.logprobs import lm_head
 from full.logprobs.lm_head import head_logps
 from full.logprobs.packing import PackedRows, attention_pair_cost, micro_batches, pack
 from full.logprobs.scoring import score, scoring_error
 from full.logprobs.tokens import Policy, predecessors, token_logps, tree_mask
+from full.models.loading import logit_options
 from full.trainer.rollout import Rollout
 from tests.helpers import small_model
 
@@ -285,6 +296,27 @@ def test_models_with_windows_do_not_share_rows():
     window = MistralForCausalLM(MistralConfig(**sizes, **heads, sliding_window=8))
     assert attention_pair_cost(window) == math.inf
     assert attention_pair_cost(MistralForCausalLM(MistralConfig(**sizes, **heads, sliding_window=None))) < 1
+    # Asked directly it refuses, where it was off by about one nat.
+    rows = PackedRows([[0, 1]], [[5, 6]] * 2, [[7, 8], [9]], device=CPU)
+    with pytest.raises(ValueError, match="segments were given for a mistral model"):
+        token_logps(window, *rows.inputs)
+    mpt = MptForCausalLM(MptConfig(vocab_size=40, d_model=16, n_heads=2, n_layers=1))
+    with pytest.raises(ValueError, match="segments were given for a mpt model"):
+        token_logps(mpt, *rows.inputs)
+
+
+def test_caps_and_scales_of_logits_are_read_off_the_configuration():
+    # However small: by a sample Gemma2's cap shows only where logits are large, and a scale of 1.001 not at all.
+    assert logit_options(Gemma2Config()) == ["final_logit_softcapping 30.0"]
+    assert logit_options(GraniteConfig(logits_scaling=1.001)) == ["logits_scaling 1.001"]
+    assert logit_options(CohereConfig()) == ["logit_scale 0.0625"]
+    plain = [
+        Gemma2Config(final_logit_softcapping=None),
+        GraniteConfig(logits_scaling=1.0),
+        MistralConfig(),
+        Qwen3Config(),
+    ]
+    assert [logit_options(config) for config in plain] == [[]] * 4
 
 
 def test_nothing_to_score_is_no_error():

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from full.logprobs.tokens import may_share_prompts
+
 Ids = Sequence[Sequence[int]]  # token ids of some rows, each as long as it is
 
 
@@ -130,14 +132,10 @@ def pack(indices: Sequence[int], prompts: Ids, completions: Ids, max_tokens: int
 def attention_pair_cost(model: Any) -> float:
     """Floating-point operations of attention per pair of tokens over those of everything else per token.
 
-    inf where rows cannot share a prompt: another attention than torch's scaled dot product, sliding windows (a mask of
-    our own would replace them), or positions that are no argument of the model (ALiBi).
+    inf where rows cannot share a prompt (`may_share_prompts`).
     """
     config = model.config
-    windows = ["sliding_attention" if getattr(config, "sliding_window", None) else "full_attention"]
-    kinds = set(getattr(config, "layer_types", None) or windows)
-    alibi = getattr(config, "alibi", False) or config.model_type == "bloom"
-    if config._attn_implementation != "sdpa" or kinds != {"full_attention"} or alibi:
+    if not may_share_prompts(config):
         return float("inf")
     layers, heads = config.num_hidden_layers, config.num_attention_heads
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads

@@ -39,7 +39,7 @@ def token_logps(
 
     Raises:
         ValueError: unequal shapes, a completion that starts at position 0 (nothing predicts it), temperature <= 0, an
-            LM head that is not linear.
+            LM head that is not linear, segments for a model whose attention is not all of the mask's.
     """
     if not (input_ids.shape == attention_mask.shape == completion_mask.shape) or input_ids.dim() != 2:
         raise ValueError(
@@ -55,6 +55,12 @@ def token_logps(
         mask, position_ids = attention_mask, (attention_mask.long().cumsum(-1) - 1).clamp(min=0)
         segments = attention_mask.long() + completion_mask.long() - 1
     else:
+        if not may_share_prompts(model.config):
+            raise ValueError(
+                f"segments were given for a {model.config.model_type} model with sliding windows, ALiBi or attention other "
+                "than sdpa; expected one completion a row, since the tree mask would replace what the model does. Leave "
+                "segments out."
+            )
         ancestors = tree_mask(segments)
         mask, position_ids = ancestors[:, None], ancestors.sum(-1) - 1  # a token's depth in the tree
     backbone = getattr(model, model.base_model_prefix)
@@ -71,6 +77,18 @@ def token_logps(
     if entropies is None:
         return aligned
     return aligned, entropies.new_zeros(input_ids.shape).masked_scatter(completion_mask.bool(), entropies)
+
+
+def may_share_prompts(config: Any) -> bool:
+    """Whether several completions can share a prompt in one row under a mask and positions of our own.
+
+    Not with another attention than torch's scaled dot product, sliding windows (our mask would replace them), or positions
+    that are no argument of the model (ALiBi).
+    """
+    windows = ["sliding_attention" if getattr(config, "sliding_window", None) else "full_attention"]
+    kinds = set(getattr(config, "layer_types", None) or windows)
+    alibi = getattr(config, "alibi", False) or config.model_type in ("bloom", "mpt")
+    return config._attn_implementation == "sdpa" and kinds == {"full_attention"} and not alibi
 
 
 def tree_mask(segments: Tensor) -> Tensor:

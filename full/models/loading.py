@@ -94,6 +94,12 @@ def check_model(model: Any, prompts: list[list[int]], config: TrainConfig, pair_
             f"model {config.model!r} has {room} positions; expected {needed}, the longest prompt and max_completion_tokens "
             f"{config.max_completion_tokens} together. Lower --max_completion_tokens, or take out the longest prompts."
         )
+    changed = logit_options(model.config)
+    if changed:
+        raise UserError(
+            f"model {config.model!r} changes its logits after the LM head ({', '.join(changed)}); expected the head's own, "
+            "since log-probabilities are computed from those. Take another family."
+        )
     for shared in (False, True) if pair_cost < float("inf") else (False,):
         error = scoring_error(model, prompts[0], shared=shared)
         if error > 1e-3:
@@ -101,6 +107,19 @@ def check_model(model: Any, prompts: list[list[int]], config: TrainConfig, pair_
                 f"model {config.model!r} gives other log-probabilities than the scorer, by {error:.2g} nats; expected the "
                 "same. It does more to its logits than its LM head does (scales or caps them, say). Take another family."
             )
+
+
+def logit_options(config: Any) -> list[str]:
+    """The options by which a model caps or scales its logits: Gemma2's cap, Granite's and Cohere's scale.
+
+    By the configuration and not by a sample of log-probabilities: a cap changes nothing while the logits are small, and would
+    be off by 1e-3 nats later.
+    """
+    text = getattr(config, "text_config", None) or config
+    neutral = {"final_logit_softcapping": (None, 0, 0.0), "logits_scaling": (None, 1), "logit_scale": (None, 1)}
+    return [
+        f"{name} {getattr(text, name)}" for name, values in neutral.items() if getattr(text, name, None) not in values
+    ]
 
 
 def switch_dropout_off(model: Any) -> None:
