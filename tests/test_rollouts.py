@@ -131,7 +131,7 @@ def test_scored_log_probabilities_are_those_sampled_from():
     assert abs(logps.mean().item() + entropies.mean().item()) < 4 * error
 
 
-def test_a_prompt_is_computed_once_for_its_completions(monkeypatch):
+def test_a_prompt_is_computed_once_for_its_completions():
     model = small_model(dtype=torch.float32)
     shapes = []
     model.model.register_forward_pre_hook(
@@ -139,16 +139,19 @@ def test_a_prompt_is_computed_once_for_its_completions(monkeypatch):
     )
     prompts = [prompt for prompt in [*PROMPTS, [17]] for _ in range(3)]
     keys = [(0, i // 3, i % 3) for i in range(15)]
-    shared = sampler(model).sample(prompts, keys)
-    assert shapes[0] == (5, 4)  # five prompts without their last tokens
-    assert set(shapes[1:]) == {(15, 1)}
+    it = sampler(model)
+    shared = it.sample(prompts, keys)
+    assert shapes == [(5, 5), *[(15, 1)] * 7]  # five prompts give the first of eight tokens
+    it.rows_at_once = 1
+    alone = it.sample(prompts, keys)
     shapes.clear()
-    monkeypatch.setattr(Sampler, "_shared_prefix", lambda *args: None)
-    alone = sampler(model).sample(prompts, keys)
-    assert shapes[0] == (15, 5)
-    assert shared.completions == alone.completions
-    torch.testing.assert_close(shared.logps, alone.logps, rtol=0, atol=1e-5)
-    torch.testing.assert_close(shared.entropies, alone.entropies, rtol=0, atol=1e-5)
+    it.plain, it.rows_at_once = False, 64
+    by_generate = it.sample(prompts, keys)
+    assert shapes[0] == (5, 4)  # generate wants the last token of each prompt for itself
+    for other in (alone, by_generate):
+        assert shared.completions == other.completions
+        torch.testing.assert_close(shared.logps, other.logps, rtol=0, atol=1e-5)
+        torch.testing.assert_close(shared.entropies, other.entropies, rtol=0, atol=1e-5)
 
 
 def test_log_probabilities_from_sampling_are_the_scored_ones():
@@ -201,10 +204,7 @@ KEYS = [(0, i // 6, i % 6) for i in range(24)]
 
 
 @pytest.mark.parametrize("make", [small, mistral, gpt2])
-@pytest.mark.parametrize("shared", [True, False])
-def test_leaving_rows_change_no_completion(make, shared, monkeypatch):
-    if not shared:
-        monkeypatch.setattr(Sampler, "_shared_prefix", lambda *args: None)
+def test_leaving_rows_change_no_completion(make):
     it = sampler(with_ends(make()), max_new_tokens=40, temperature=1.5)
     assert it.plain
     sizes = []
@@ -213,7 +213,7 @@ def test_leaving_rows_change_no_completion(make, shared, monkeypatch):
     )
     greedy = [i % 6 == 0 for i in range(24)]
     ours, mixed = it.sample(ROWS, KEYS), it.sample(ROWS, KEYS, greedy=greedy)
-    assert len(set(sizes)) > 4 and sizes[0] == 24 and min(sizes) < 6  # they do leave
+    assert sizes[:2] == [4, 24] and len(set(sizes)) > 4 and min(sizes) < 6  # they do leave
     assert len({len(ids) for ids in ours.completions}) > 6
     it.plain = False
     theirs = it.sample(ROWS, KEYS)
@@ -226,10 +226,12 @@ def test_leaving_rows_change_no_completion(make, shared, monkeypatch):
 
 
 def test_without_leaving_rows_nothing_differs_from_generate(monkeypatch):
+    # Prompts that differ and are not repeated: then generate computes the same products.
     monkeypatch.setattr(hf, "LEAVE_AT", 2.0)
     it = sampler(with_ends(small()), max_new_tokens=40)
-    ours, it.plain = it.sample(ROWS, KEYS), False
-    theirs = it.sample(ROWS, KEYS)
+    prompts = [[3 + i, *PROMPTS[i % 4]] for i in range(24)]
+    ours, it.plain = it.sample(prompts, KEYS), False
+    theirs = it.sample(prompts, KEYS)
     assert ours.completions == theirs.completions
     assert torch.equal(ours.logps, theirs.logps) and torch.equal(ours.entropies, theirs.entropies)
 

@@ -1,6 +1,7 @@
 """The order of the problems: a pure function of (seed, batch), so that a run can be resumed anywhere."""
 
 import random
+from functools import lru_cache
 
 
 class ProblemOrder:
@@ -15,11 +16,13 @@ class ProblemOrder:
     def batch(self, index: int) -> list[int]:
         """Positions of the problems of batch `index`, prompts_per_batch of them."""
         places = range(index * self.prompts_per_batch, (index + 1) * self.prompts_per_batch)
-        passes = {number: self._permutation(number) for number in {k // self.num_problems for k in places}}
+        passes = {n: permutation(self.num_problems, self.seed, n) for n in {k // self.num_problems for k in places}}
         return [passes[k // self.num_problems][k % self.num_problems] for k in places]
 
-    def _permutation(self, number: int) -> list[int]:
-        """The order of the problems in one pass over the data."""
-        order = list(range(self.num_problems))
-        random.Random(f"{self.seed}/{number}").shuffle(order)
-        return order
+
+@lru_cache(maxsize=2)  # a batch may need two
+def permutation(num_problems: int, seed: int, number: int) -> list[int]:
+    """The order of the problems in one pass over the data."""
+    order = list(range(num_problems))
+    random.Random(f"{seed}/{number}").shuffle(order)
+    return order

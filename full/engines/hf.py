@@ -210,16 +210,13 @@ class Sampler:
         """Whether a completion came to its own end; otherwise it was truncated."""
         return bool(completion) and completion[-1] in self.eos_ids
 
-    def _left_padded(self, prompts: list[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    def _left_padded(self, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
         """(ids, mask), [rows, longest prompt] each, on the model's device."""
         device = next(self.model.parameters()).device
         width = max(map(len, prompts))
-        ids = torch.full((len(prompts), width), self.pad_id)
-        mask = torch.zeros_like(ids)
-        for row, prompt in enumerate(prompts):
-            ids[row, width - len(prompt) :] = torch.tensor(prompt)
-            mask[row, width - len(prompt) :] = 1
-        return ids.to(device), mask.to(device)
+        ids = torch.tensor([[self.pad_id] * (width - len(prompt)) + list(prompt) for prompt in prompts])
+        lengths = torch.tensor([len(prompt) for prompt in prompts])
+        return ids.to(device), (torch.arange(width) >= width - lengths[:, None]).long().to(device)
 
     def _draws(
         self, keys: list[tuple[int, int, int]], greedy: list[bool], limit: int, device: torch.device
@@ -231,35 +228,38 @@ class Sampler:
     def _decode(
         self, prompts: list[Sequence[int]], keys: list[tuple[int, int, int]], greedy: list[bool], limit: int
     ) -> tuple[list[list[int]], Tensor]:
-        """Completions, and [2, rows, tokens] log-probabilities and entropies; ended rows leave the batch."""
-        ids, mask = self._left_padded(prompts)
-        (rows, width), device = ids.shape, ids.device
-        cache = self._shared_prefix(prompts, ids, mask)
-        start = 0 if cache is None else width - 1
-        if cache is None:
-            cache = ComputeTypeCache(config=self.model.config)
-        inputs, positions = ids[:, start:], (mask.cumsum(-1) - 1).clamp(min=0)[:, start:]
-        padded = len(set(map(len, prompts))) > 1  # without padding attention needs no mask
-        mask = torch.cat([mask, mask.new_ones(rows, limit)], -1)
+        """Completions, and [2, rows, tokens] log-probabilities and entropies; ended rows leave the batch.
+
+        Each distinct prompt is computed once, its last token included.
+        """
+        distinct: dict[tuple[int, ...], int] = {}
+        owners = [distinct.setdefault(tuple(prompt), len(distinct)) for prompt in prompts]
+        inputs, mask = self._left_padded(list(distinct))
+        device, rows = inputs.device, len(prompts)
         uniforms, likeliest = self._draws(keys, greedy, limit, device)
         eos = torch.tensor(self.eos_ids, device=device)
         out = torch.zeros(rows, limit, dtype=torch.long, device=device)
         values = torch.zeros(2, rows, limit, device=device)
         here, ended = torch.arange(rows, device=device), torch.zeros(rows, dtype=torch.bool, device=device)
+        padded = len(set(map(len, distinct))) > 1  # without padding attention needs no mask
+        positions = (mask.cumsum(-1) - 1).clamp(min=0)  # padding on the left gets 0 too; nothing looks at it
+        mask = torch.cat([mask, mask.new_ones(len(distinct), limit)], -1)
+        cache = ComputeTypeCache(config=self.model.config)
+        stay = torch.tensor(owners, device=device)
         for step in range(limit):
-            logits = (
-                self.model(
-                    input_ids=inputs,
-                    attention_mask=mask[:, : width + step] if padded else None,
-                    position_ids=positions,
-                    past_key_values=cache,
-                    use_cache=True,
-                    logits_to_keep=1,
-                )
-                .logits[:, -1]
-                .float()
-            )
-            tokens, *known = draw(logits, uniforms[:, step], self.temperature, likeliest)
+            so_far = mask[:, : mask.shape[1] - limit + step] if padded else None
+            logits = self.model(
+                input_ids=inputs,
+                attention_mask=so_far,
+                position_ids=positions,
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
+            ).logits[:, -1]
+            if step == 0:  # every completion gets its prompt's row
+                cache.batch_select_indices(stay)
+                logits, positions, mask = logits[stay], positions[stay], mask[stay]
+            tokens, *known = draw(logits.float(), uniforms[:, step], self.temperature, likeliest)
             values[:, here, step] = torch.stack(known)
             out[here, step] = tokens
             ended = ended | torch.isin(tokens, eos)
@@ -308,14 +308,9 @@ class Sampler:
         some_mask = mask[rows, :-1]
         # Padding on the left gets position 0 too; nothing looks at it.
         positions = (some_mask.cumsum(-1) - 1).clamp(min=0)
-        cache = ComputeTypeCache(config=self.model.config) if self.plain else None
         backbone = getattr(self.model, self.model.base_model_prefix)
         cache = backbone(
-            input_ids=ids[rows, :-1],
-            attention_mask=some_mask,
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=True,
+            input_ids=ids[rows, :-1], attention_mask=some_mask, position_ids=positions, use_cache=True
         ).past_key_values
         cache.batch_select_indices(torch.tensor(owners, device=ids.device))
         return cache

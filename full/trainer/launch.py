@@ -13,6 +13,7 @@ What `accelerate launch` (1.15) can be told, and what not; the trainer never end
 """
 
 import contextlib
+import ctypes
 import importlib.util
 import os
 import subprocess
@@ -53,6 +54,7 @@ def start_accelerator(cpu_threads: int = 0, *, tracker: str = "none", folder: Pa
     on_cpu = not torch.cuda.is_available()
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if on_cpu:
+        keep_freed_memory()
         torch.set_num_threads(cpu_threads or max(1, (psutil.cpu_count(logical=False) or 1) // world))
     # Ranks run different numbers of forward passes; a broadcast in each would hang.
     handlers = [DistributedDataParallelKwargs(broadcast_buffers=False)]
@@ -82,6 +84,18 @@ def start_accelerator(cpu_threads: int = 0, *, tracker: str = "none", folder: Pa
     if ranks != list(range(world)):
         raise UserError(f"the processes hear {ranks} of {world} ranks; expected all. Check the network between them.")
     return accelerator
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep what is freed for the next tensor of its size; other C libraries are left as they are.
+
+    By default it gives tensors of a megabyte back to the system, which hands them out again page by page: 9,400 page faults
+    and 17 ms of an update of 200 ms on the embedded model, 100 faults and 1 ms with these thresholds.
+    """
+    with contextlib.suppress(AttributeError, OSError, TypeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(-3, 2**25)  # M_MMAP_THRESHOLD: the largest that glibc takes, 32 MiB
+        mallopt(-1, 2**30)  # M_TRIM_THRESHOLD
 
 
 def _asked_for(kind: str) -> bool:

@@ -123,6 +123,7 @@ def set_up(
         lr=config.lr,
         betas=(0.9, config.adam_beta2),
         weight_decay=config.weight_decay,
+        fused=accelerator.device.type in ("cpu", "cuda"),  # the other ways make copies as large as the weights
     )
     lr_schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, config.lr_factor)
     schedule = config.make_schedule()

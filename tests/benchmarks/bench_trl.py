@@ -1,18 +1,26 @@
 """CPU seconds and memory of one optimiser step: our trainer beside TRL's GRPOTrainer with transformers' generate.
 
-    python tests/benchmarks/bench_trl.py [--pairs 3] [--steps 12] [--threads 1] [--only natural]
+    python tests/benchmarks/bench_trl.py [--pairs 5] [--threads 1] [--only short]
 
-Same model (the embedded one, warm-started), problems, prompts x group, completion lengths, objective (GRPO, one update a
-batch), optimiser and number of steps; ours and theirs in turn, each in a process of its own. Counted is the CPU time of the
-process and its children (our verifying worker) between optimiser steps, without set-up, evaluation and saving. "natural":
-completions stop by themselves; "fixed": nothing stops before the limit, since the end of sequence is a token that never
-comes. With a GPU the same is done for the Qwen3-1.7B shape with random weights in bfloat16, in wall seconds.
+Same model, problems, prompts x group, completion lengths, rewards, objective (GRPO, one update a batch), optimiser, tokens a
+micro-batch and number of steps; ours and theirs in turn, each in a process of its own. Counted is the CPU time of the process
+and its children between optimiser steps, without set-up, evaluation and saving; memory is the most that was resident before
+the last step ended.
+
+    short   the embedded model, warm-started: completions of at most 8 tokens that end by themselves
+    tailed  a random one that ends with probability 1/45 at every token: mean 45, at most 192
+    fixed   one that never ends: 192 tokens each
+
+Rewards are drawn by a fixed rule, the same for both, so that every group trains; the learning rate is small enough that
+lengths stay what they are. The floor is the time that the step's matrix products alone would take at the rate of a large
+one, the prompt computed once per group. With a GPU the same is done for the Qwen3-1.7B shape with random weights in
+bfloat16 ("large"), in wall seconds.
 """
 
 import argparse
 import json
+import math
 import os
-import re
 import resource
 import statistics
 import subprocess
@@ -22,7 +30,26 @@ import time
 from pathlib import Path
 
 LEFT_OUT = 3  # steps before the clock is read: caches, lazy imports
+PROMPT = 18  # tokens of an embedded problem in its chat template
 NEVER = "\u0100"  # how byte-level BPE spells the byte 0, which no completion contains
+
+# prompts, group, longest completion, steps; the goal is a ratio of medians.
+CASES = {
+    "short": {"prompts": 32, "group": 8, "tokens": 8, "steps": 15, "goal": 2.8},
+    "tailed": {"prompts": 16, "group": 8, "tokens": 192, "steps": 9, "goal": 2.5},
+    "fixed": {"prompts": 16, "group": 8, "tokens": 192, "steps": 7, "goal": 1.1},
+    "large": {"prompts": 16, "group": 8, "tokens": 512, "steps": 6, "goal": 1.1},
+}
+
+
+def drawn(count: int) -> list[float]:
+    """The reward of each completion of a batch: multiples of the golden ratio modulo 1, all different within a group."""
+    return [(i + 1) * 0.6180339887498949 % 1.0 for i in range(count)]
+
+
+def reward(prompts, completions, rows) -> list[float]:
+    """`drawn`, as our trainer calls a reward."""
+    return drawn(len(completions))
 
 
 class Clock:
@@ -31,16 +58,17 @@ class Clock:
     def __init__(self) -> None:
         self.cpu: list[float] = []
         self.wall: list[float] = []
+        self.peak = 0.0
 
     def tick(self) -> None:
         import psutil
 
-        me = psutil.Process()
-        times = [process.cpu_times() for process in [me, *me.children(recursive=True)]]
-        self.cpu.append(sum(t.user + t.system for t in times))
+        children = [process.cpu_times() for process in psutil.Process().children(recursive=True)]
+        self.cpu.append(time.process_time() + sum(t.user + t.system for t in children))
         self.wall.append(time.perf_counter())
+        self.peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
-    def report(self, tokens: float) -> dict[str, float]:
+    def report(self, tokens: float, model: str, case: dict[str, int]) -> dict[str, float]:
         cpu, wall = (
             statistics.median(b - a for a, b in zip(t[LEFT_OUT - 1 :], t[LEFT_OUT:], strict=False))
             for t in (self.cpu, self.wall)
@@ -48,20 +76,44 @@ class Clock:
         import torch
 
         gpu = torch.cuda.is_available()
-        peak = (
-            torch.cuda.max_memory_allocated() / 2**20
-            if gpu
-            else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        )
-        return {"cpu_seconds": cpu, "wall_seconds": wall, "peak_mib": peak, "tokens_per_step": tokens, "gpu": gpu}
+        peak = torch.cuda.max_memory_allocated() / 2**20 if gpu else self.peak
+        seconds = wall if gpu else cpu
+        floor = matmul_operations(model, case, tokens) / matmul_rate(gpu)
+        return {"seconds": seconds, "peak_mib": peak, "tokens": tokens, "gpu": gpu, "floor": floor / seconds}
 
 
-def boxed_equals(completion: str, answer: str) -> float:
-    boxes = re.findall(r"\\boxed\{([^{}]*)\}", completion)
-    return float(bool(boxes) and boxes[-1].strip() == answer)
+def matmul_operations(model: str, case: dict[str, int], tokens: float) -> float:
+    """Floating-point operations of a step's matrix products: sampling, forward and twice that backward, each token once."""
+    from transformers import AutoConfig
+
+    c = AutoConfig.from_pretrained(model)
+    width = c.num_attention_heads * c.head_dim
+    layer = c.hidden_size * (2 * width + 2 * c.num_key_value_heads * c.head_dim + 3 * c.intermediate_size)
+    body, head = 2 * c.num_hidden_layers * layer, 2 * c.hidden_size * c.vocab_size
+    seen = PROMPT + tokens / (case["prompts"] * case["group"]) / 2  # by a token on average
+    attention = 4 * c.num_hidden_layers * width * seen  # scores and values
+    return 4 * (tokens * (body + head + attention) + case["prompts"] * PROMPT * body)
 
 
-def ours(folder: Path, data: Path, a: argparse.Namespace) -> dict[str, float]:
+def matmul_rate(gpu: bool) -> float:
+    """Operations a second of a large product, in bfloat16 on a GPU."""
+    import torch
+
+    size, kind = (8192, {"device": "cuda", "dtype": torch.bfloat16}) if gpu else (1024, {})
+    a, b = torch.randn(size, size, **kind), torch.randn(size, size, **kind)
+    best = 0.0
+    for _ in range(8):
+        if gpu:
+            torch.cuda.synchronize()
+        started = time.perf_counter() if gpu else time.process_time()
+        a @ b
+        if gpu:
+            torch.cuda.synchronize()
+        best = max(best, 2 * size**3 / ((time.perf_counter() if gpu else time.process_time()) - started))
+    return best
+
+
+def ours(folder: Path, data: Path, case: dict[str, int], a: argparse.Namespace) -> dict[str, float]:
     from full import train
     from full.runs import RunFolder
 
@@ -76,19 +128,19 @@ def ours(folder: Path, data: Path, a: argparse.Namespace) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as run:
         options = {
             "model": folder, "data": "arithmetic", "level": "all", "output_dir": f"{run}/run", "objective": "grpo",
-            "reward": "accuracy", "group_size": a.group, "prompts_per_batch": a.prompts, "mini_batch_prompts": a.prompts,
-            "max_completion_tokens": a.tokens, "max_prompt_tokens": 4096, "steps": a.steps, "lr": a.lr, "warmup_steps": 0,
-            "micro_batch_tokens": a.micro_tokens, "eval_every": 0, "eval_problems": 1, "save_every": 0,
+            "reward": "tests.benchmarks.bench_trl:reward", "group_size": case["group"],
+            "prompts_per_batch": case["prompts"], "mini_batch_prompts": case["prompts"],
+            "max_completion_tokens": case["tokens"], "max_prompt_tokens": 4096, "steps": case["steps"], "lr": a.lr,
+            "warmup_steps": 0, "micro_batch_tokens": a.micro_tokens, "eval_every": 0, "eval_problems": 1, "save_every": 0,
             "cpu_threads": a.threads, "generation_rows": 4096,
         }  # fmt: skip
         train.main([word for name, value in options.items() for word in (f"--{name}", str(value))])
         rows = [json.loads(line) for line in Path(run, "run", "metrics.jsonl").read_text().splitlines()]
-    return clock.report(statistics.fmean(row["tokens"] for row in rows)) | {
-        "reward_last": statistics.fmean(row["reward_mean"] for row in rows[-3:])
-    }
+    assert all(row["rows_with_gradient"] == 1.0 for row in rows), "a group did not train"
+    return clock.report(statistics.fmean(row["tokens"] for row in rows), str(folder), case)
 
 
-def trl(folder: Path, data: Path, a: argparse.Namespace) -> dict[str, float]:
+def trl(folder: Path, data: Path, case: dict[str, int], a: argparse.Namespace) -> dict[str, float]:
     import torch
     from datasets import Dataset
     from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
@@ -96,46 +148,44 @@ def trl(folder: Path, data: Path, a: argparse.Namespace) -> dict[str, float]:
 
     torch.set_num_threads(a.threads)
     gpu = torch.cuda.is_available()
-    rows = [json.loads(line) for line in data.read_text().splitlines()]
-    chats = [{"prompt": row["prompt"], "answer": row["answer"]} for row in rows]
-    clock, tokens, rewards = Clock(), [], []
+    problems = [json.loads(line) for line in data.read_text().splitlines()]
+    clock, tokens = Clock(), []
 
-    def reward(completions, completion_ids, answer, **kwargs):
+    def reward(completions, completion_ids, **kwargs):
         tokens.append(sum(map(len, completion_ids)))
-        values = [boxed_equals(c[0]["content"], gold) for c, gold in zip(completions, answer, strict=True)]
-        rewards.append(statistics.fmean(values))
-        return values
+        return drawn(len(completions))
 
     class Ticking(TrainerCallback):
         def on_step_end(self, *args, **kwargs):
             clock.tick()
 
-    rows_per_step = a.prompts * a.group
-    micro = min(rows_per_step, max(a.group, a.micro_tokens // (a.tokens + a.prompt_tokens)))
+    rows_per_step = case["prompts"] * case["group"]
+    micro = min(rows_per_step, max(case["group"], a.micro_tokens // (case["tokens"] + PROMPT)))
     while rows_per_step % micro:
         micro -= 1
     with tempfile.TemporaryDirectory() as run:
         config = GRPOConfig(
             output_dir=run, per_device_train_batch_size=micro, gradient_accumulation_steps=rows_per_step // micro,
-            num_generations=a.group, max_completion_length=a.tokens, max_steps=a.steps, learning_rate=a.lr,
-            lr_scheduler_type="constant", warmup_steps=0, beta=0.0, temperature=1.0, loss_type="grpo", num_iterations=1,
-            use_cpu=not gpu, bf16=gpu, gradient_checkpointing=False, report_to="none", save_strategy="no",
-            logging_strategy="no", disable_tqdm=True, max_grad_norm=1.0, adam_beta2=0.95,
+            num_generations=case["group"], max_completion_length=case["tokens"], max_steps=case["steps"],
+            learning_rate=a.lr, lr_scheduler_type="constant", warmup_steps=0, beta=0.0, temperature=1.0, loss_type="grpo",
+            num_iterations=1, use_cpu=not gpu, bf16=gpu, gradient_checkpointing=False, report_to="none",
+            save_strategy="no", logging_strategy="no", disable_tqdm=True, max_grad_norm=1.0, adam_beta2=0.95,
         )  # fmt: skip
         trainer = GRPOTrainer(
             model=AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32),
             reward_funcs=reward,
             args=config,
-            train_dataset=Dataset.from_list(chats),
+            train_dataset=Dataset.from_list([{"prompt": row["prompt"]} for row in problems]),
             processing_class=AutoTokenizer.from_pretrained(folder, padding_side="left"),
             callbacks=[Ticking()],
         )
         trainer.train()
-    return clock.report(sum(tokens) / len(clock.cpu)) | {"reward_last": statistics.fmean(rewards[-3:])}
+    return clock.report(sum(tokens) / len(clock.cpu), str(folder), case)
 
 
 def make_inputs(where: Path) -> dict[str, Path]:
     """The model folders, and the problems as a file for the peer."""
+    import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from full.data.sources import load_problems
@@ -143,13 +193,30 @@ def make_inputs(where: Path) -> dict[str, Path]:
     from full.models.tiny import warm_start
 
     load_problems("arithmetic", split="train").to_json(where / "problems.jsonl")  # what ours generates by itself
-    natural = warm_start(0.35, 0, Sampler)
-    model, tokenizer = AutoModelForCausalLM.from_pretrained(natural), AutoTokenizer.from_pretrained(natural)
+    short = warm_start(0.35, 0, Sampler)
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(short), AutoTokenizer.from_pretrained(short)
     tokenizer.eos_token = NEVER
     model.generation_config.eos_token_id = model.config.eos_token_id = tokenizer.eos_token_id
     for part in (model, tokenizer):
         part.save_pretrained(where / "fixed")
-    return {"natural": natural, "fixed": where / "fixed", "problems": where / "problems.jsonl"}
+
+    tokenizer = AutoTokenizer.from_pretrained(short)
+    torch.manual_seed(0)
+    config = type(model.config)(
+        **model.config.to_dict() | {"tie_word_embeddings": False, "eos_token_id": tokenizer.eos_token_id}
+    )
+    tailed = type(model)(config)
+    with torch.no_grad():
+        # The first dimension is one large constant all the way through, so the head's weight there is a bias: it gives
+        # the end 1/45 of the probability, where each token would have 1/289.
+        tailed.model.embed_tokens.weight[:, 0] = 100.0
+        tailed.lm_head.weight[:, 0] = 0.0
+        others = len(tailed.lm_head.weight) - 1
+        tailed.lm_head.weight[tokenizer.eos_token_id] = 0.0
+        tailed.lm_head.weight[tokenizer.eos_token_id, 0] = math.log(others / 44) / config.hidden_size**0.5
+    tailed.save_pretrained(where / "tailed")
+    tokenizer.save_pretrained(where / "tailed")
+    return {name: where / name for name in ("fixed", "tailed")} | {"short": short, "problems": where / "problems.jsonl"}
 
 
 def make_large(where: Path) -> Path:
@@ -171,71 +238,65 @@ def make_large(where: Path) -> Path:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, value in (("pairs", 3), ("steps", 12), ("threads", 1), ("prompts", 32), ("group", 8), ("tokens", 8)):
-        parser.add_argument(f"--{name}", type=int, default=value)
-    parser.add_argument("--prompt_tokens", type=int, default=18)
-    parser.add_argument("--micro_tokens", type=int, default=8192)
-    parser.add_argument("--lr", type=float, default=3e-4)
-    parser.add_argument("--only", help="natural, fixed or large.")
-    parser.add_argument("--run", nargs=3, metavar=("WHO", "MODEL", "DATA"), help=argparse.SUPPRESS)
+    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--micro_tokens", type=int, help="Tokens a micro-batch, of both; default 2048, on a GPU 16384.")
+    parser.add_argument("--lr", type=float, default=1e-6)
+    parser.add_argument("--only", choices=CASES)
+    parser.add_argument("--json", type=Path, help="Also write all figures to this file.")
+    parser.add_argument("--run", nargs=4, metavar=("WHO", "CASE", "MODEL", "DATA"), help=argparse.SUPPRESS)
     return parser.parse_args()
+
+
+def measure(who: str, case: str, inputs: dict[str, Path], a: argparse.Namespace) -> dict[str, float]:
+    """One of the two in a process of its own."""
+    command = [sys.executable, __file__, *sys.argv[1:], "--run", who, case, str(inputs[case]), str(inputs["problems"])]
+    environment = os.environ | {"OMP_NUM_THREADS": str(a.threads), "OMP_WAIT_POLICY": "PASSIVE"}
+    out = subprocess.run(command, env=environment, capture_output=True, text=True)
+    if out.returncode:
+        raise SystemExit(f"{who} failed on {case}:\n{out.stderr[-3000:]}")
+    return json.loads(out.stdout.splitlines()[-1])
 
 
 def main(a: argparse.Namespace) -> None:
     import torch
 
+    results = {}
     with tempfile.TemporaryDirectory() as folder:
         inputs = make_inputs(Path(folder))
-        cases = {name: inputs[name] for name in ("natural", "fixed")}
+        names = ["short", "tailed", "fixed"]
         if torch.cuda.is_available():
-            cases = {"large": make_large(Path(folder))}
-        for case, model in cases.items():
-            if a.only and a.only != case:
+            names, inputs["large"] = ["large"], make_large(Path(folder))
+        for name in names:
+            if a.only and a.only != name:
                 continue
-            words = sys.argv[1:]
-            if case == "large":
-                words += [
-                    "--tokens",
-                    "512",
-                    "--micro_tokens",
-                    "16384",
-                    "--prompts",
-                    "16",
-                    "--steps",
-                    "6",
-                    "--lr",
-                    "1e-6",
-                ]
-            pairs = []
+            pairs = results[name] = []
             for _ in range(a.pairs):
-                pair = {}
-                for who in ("trl", "ours"):
-                    command = [sys.executable, __file__, *words, "--run", who, str(model), str(inputs["problems"])]
-                    environment = os.environ | {"OMP_NUM_THREADS": str(a.threads), "OMP_WAIT_POLICY": "PASSIVE"}
-                    out = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
-                    pair[who] = json.loads(out.stdout.splitlines()[-1])
-                pairs.append(pair)
-                key = "wall_seconds" if pair["ours"]["gpu"] else "cpu_seconds"
-                print(
-                    f"{case:>8}: "
-                    + "; ".join(
-                        f"{who} {got[key]:.3f} {key.replace('_', ' ')} a step, {got['tokens_per_step']:.0f} tokens, "
-                        f"peak {got['peak_mib']:.0f} MiB, last reward {got['reward_last']:.2f}"
-                        for who, got in pair.items()
-                    )
-                    + f"; ratio {pair['trl'][key] / pair['ours'][key]:.2f}",
-                    flush=True,
-                )
-            ratios = [pair["trl"][key] / pair["ours"][key] for pair in pairs]
+                pairs.append({who: measure(who, name, inputs, a) for who in ("trl", "ours")})
+                parts = [
+                    f"{who} {got['seconds']:.3f} {'wall' if got['gpu'] else 'CPU'} s a step, {got['tokens']:.0f} tokens, "
+                    f"peak {got['peak_mib']:.0f} MiB, {got['floor']:.0%} of it floor"
+                    for who, got in pairs[-1].items()
+                ]
+                ratio = pairs[-1]["trl"]["seconds"] / pairs[-1]["ours"]["seconds"]
+                print(f"{name:>6}: {'; '.join(parts)}; ratio {ratio:.2f}", flush=True)
+            ratios = [pair["trl"]["seconds"] / pair["ours"]["seconds"] for pair in pairs]
+            peaks = {who: statistics.median(pair[who]["peak_mib"] for pair in pairs) for who in ("trl", "ours")}
             print(
-                f"{case:>8}: median ratio {statistics.median(ratios):.2f} over {len(ratios)} pairs (goal: at least 2)"
+                f"{name:>6}: median ratio {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}) over "
+                f"{len(ratios)} pairs (goal: at least {CASES[name]['goal']}); peak memory {peaks['ours']:.0f} MiB, TRL's "
+                f"{peaks['trl']:.0f} (goal: below it)",
+                flush=True,
             )
+    if a.json:
+        a.json.write_text(json.dumps(results, indent=1))
 
 
 if __name__ == "__main__":
     arguments = parse()
     if arguments.run:
-        who, model, data = arguments.run
-        print(json.dumps({"ours": ours, "trl": trl}[who](Path(model), Path(data), arguments)))
+        who, case, model, data = arguments.run
+        arguments.micro_tokens = arguments.micro_tokens or (16384 if case == "large" else 2048)
+        print(json.dumps({"ours": ours, "trl": trl}[who](Path(model), Path(data), CASES[case], arguments)))
     else:
         main(arguments)
