@@ -16,7 +16,7 @@ import doctest, importlib, importlib.util, pkgutil
 import apo_edu
 assert importlib.util.find_spec("full") is None and importlib.util.find_spec("toys") is None
 names = ["apo_edu"] + [f"apo_edu.{module.name}" for module in pkgutil.iter_modules(apo_edu.__path__)]
-results = [doctest.testmod(importlib.import_module(name)) for name in names]
+results = [doctest.testmod(importlib.import_module(name), optionflags=doctest.NORMALIZE_WHITESPACE) for name in names]
 print(apo_edu.__file__, sum(result.attempted for result in results), sum(result.failed for result in results))
 """
 
