@@ -234,7 +234,7 @@ class TrainConfig:
         source="ours",
     )
     generation_rows: int = option(
-        512,
+        96,
         "Completions sampled at once on each process: decides the memory used, never the result.",
         group=SAMPLING,
         range=at_least(1),
@@ -402,7 +402,7 @@ class TrainConfig:
     )
     max_grad_norm: float = option(1.0, "Norm to which a longer gradient is clipped.", group=OPTIMISER, range=above(0))
     micro_batch_tokens: int = option(
-        16384,
+        8192,
         "Tokens, padding included, of one forward and backward pass: decides the memory used, never the result.",
         group=OPTIMISER,
         range=at_least(1),

@@ -24,6 +24,8 @@ if __name__ == "__main__" and "--help" in sys.argv:
     parse_config()  # prints it and leaves, before anything slow is loaded
 # Threads that wait without spinning, before torch starts them: beside another busy process it is five times faster.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# The cache of keys grows with every token; without this a GPU's memory falls to pieces of all sizes.
+os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
 if __name__ == "__main__":
     parent = os.getppid()  # it may end during the seconds of the imports
     if os.environ.get("RANK", "0") == "0":
