@@ -9,12 +9,15 @@ difference per problem is added: what these very models would do on other proble
 """
 
 import argparse
+import os
 import sys
 from itertools import combinations
 from pathlib import Path
 from typing import NoReturn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this checkout, whatever else is installed
+if __name__ == "__main__":
+    os.environ.pop("MPLBACKEND", None)  # a notebook's, which may not be installed here; the figures need none
 
 from full.errors import UserError, printable
 from full.report.comparison import draw, gain_rows, group_runs, notes, pair_rows, read_finished_run, show, write_csv

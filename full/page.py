@@ -1,10 +1,13 @@
 """Write report.html of a run again, also of one that was killed: `python full/page.py runs/NAME`."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this checkout, whatever else is installed
+if __name__ == "__main__":
+    os.environ.pop("MPLBACKEND", None)  # a notebook's, which may not be installed here; the figures need none
 
 from full.errors import UserError, printable
 from full.report.html import write_report

@@ -27,6 +27,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # The cache of keys grows with every token; without this a GPU's memory falls to pieces of all sizes.
 os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
 if __name__ == "__main__":
+    os.environ.pop("MPLBACKEND", None)  # a notebook's, which may not be installed here; the figures need none
     parent = os.getppid()  # it may end during the seconds of the imports
     if os.environ.get("RANK", "0") == "0":
         print("starting: loading torch and transformers, about ten seconds", flush=True)
@@ -180,7 +181,9 @@ def finish(
     with whole_weights(trainer.policy):
         if accelerator.is_main_process:
             folder, merge = run.path / "model", config.merge_lora
-            save_policy(trainer.model, trainer.engine.tokenizer, folder, merge=merge, state=state)
+            save_policy(
+                trainer.model, trainer.engine.tokenizer, folder, merge=merge, state=state, generation=trainer.generation
+            )
     if accelerator.is_main_process:
         assert progress.eval_before is not None
         summary = summarize(config, progress.eval_before, eval_after, progress.seconds)

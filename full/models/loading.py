@@ -1,8 +1,6 @@
 """Loading and writing the model and its tokenizer, adapters included; rendering prompts through its chat template."""
 
 import os
-import socket
-import urllib.parse
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -147,7 +145,13 @@ def _rms_norm(module: Any, states: torch.Tensor) -> torch.Tensor:
 
 
 def save_policy(
-    model: Any, tokenizer: Any, folder: Path, *, merge: bool, state: dict[str, torch.Tensor] | None = None
+    model: Any,
+    tokenizer: Any,
+    folder: Path,
+    *,
+    merge: bool,
+    state: dict[str, torch.Tensor] | None = None,
+    generation: Any = None,
 ) -> None:
     """Write the model and its tokenizer as an ordinary Hugging Face folder.
 
@@ -156,6 +160,7 @@ def save_policy(
 
     Args:
         state: the whole weights, where the model's own are shared out among processes.
+        generation: the generation_config that the model came with; an engine sets it aside to sample.
     """
     if merge and hasattr(model, "peft_config"):
         with torch.device("meta"):
@@ -165,15 +170,16 @@ def save_policy(
         plain.generation_config = model.generation_config
         model, state = plain, None
     model.save_pretrained(folder, state_dict=state)
+    if generation is not None and not hasattr(model, "peft_config"):  # adapters are loaded with their base's
+        generation.to_json_file(folder / "generation_config.json")
     tokenizer.save_pretrained(folder)
 
 
 def go_offline_if_unreachable() -> None:
     """Where the hub cannot be reached, use only what is cached, instead of a minute of retries for each file."""
-    hub = urllib.parse.urlparse(huggingface_hub.constants.ENDPOINT)
-    try:
-        socket.create_connection((hub.hostname or "", hub.port or 443), timeout=5).close()
-    except OSError:
+    try:  # through the hub's own client, which knows the proxies of the environment
+        huggingface_hub.get_session().head(huggingface_hub.constants.ENDPOINT, timeout=5)
+    except Exception:  # no route, no name, no certificate, switched off: whatever it is, the hub cannot be asked
         huggingface_hub.constants.HF_HUB_OFFLINE = True
         datasets.config.HF_HUB_OFFLINE = True
 

@@ -41,7 +41,7 @@ def start_accelerator(cpu_threads: int = 0, *, tracker: str = "none", folder: Pa
     train alone; both would run to the end and report numbers.
 
     Args:
-        cpu_threads: threads of each process on a CPU; 0 shares the cores among the processes. accelerate would take one.
+        cpu_threads: threads of each process on a CPU; 0: see `threads_here`. accelerate would take one.
         tracker: "none", or a tracker that accelerate knows.
         folder: where the tracker may write.
 
@@ -51,11 +51,17 @@ def start_accelerator(cpu_threads: int = 0, *, tracker: str = "none", folder: Pa
     # accelerate leaves out a tracker that is missing, without a word.
     if tracker != "none" and importlib.util.find_spec(tracker) is None:
         raise UserError(f"tracker is {tracker} but its package is not installed. Install it: pip install {tracker}")
+    accumulated = os.environ.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "1")
+    if accumulated != "1":  # accelerate would divide the gradient by it
+        raise UserError(
+            f"ACCELERATE_GRADIENT_ACCUMULATION_STEPS is {accumulated}; expected 1 or none. Unset it: --micro_batch_tokens cuts "
+            "a step into micro-batches, and changes memory alone."
+        )
     on_cpu = not torch.cuda.is_available()
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if on_cpu:
         keep_freed_memory()
-        torch.set_num_threads(cpu_threads or max(1, (psutil.cpu_count(logical=False) or 1) // world))
+        torch.set_num_threads(cpu_threads or threads_here(world))
     # Ranks run different numbers of forward passes; a broadcast in each would hang.
     handlers = [DistributedDataParallelKwargs(broadcast_buffers=False)]
     deepspeed = _asked_for("DEEPSPEED")
@@ -96,6 +102,31 @@ def keep_freed_memory() -> None:
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(-3, 2**25)  # M_MMAP_THRESHOLD: the largest that glibc takes, 32 MiB
         mallopt(-1, 2**30)  # M_TRIM_THRESHOLD
+
+
+def threads_here(processes: int) -> int:
+    """Threads of each process on a CPU where none are asked for.
+
+    What the user set in OMP_NUM_THREADS or --num_cpu_threads_per_process; without either, the cores that this process may
+    use (taskset, a job's cpuset), shared among the processes. accelerate sets OMP_NUM_THREADS for us, mostly to 1, so what
+    the user set is what the launcher began with.
+    """
+    launcher, environment = find_launcher(), dict(os.environ)
+    with contextlib.suppress(psutil.Error):
+        environment = launcher.environ() if launcher else environment
+    words = _launcher_words()
+    given = [environment.get("OMP_NUM_THREADS", "")]
+    for word, after in zip(words, [*words[1:], ""], strict=False):
+        name, _, value = word.partition("=")
+        if name.replace("-", "_") == "__num_cpu_threads_per_process":
+            given.insert(0, value or after)
+    for text in given:
+        if text.isdecimal() and int(text) > 0:
+            return int(text)
+    cores = psutil.cpu_count(logical=False) or 1
+    if hasattr(os, "sched_getaffinity"):
+        cores = min(cores, len(os.sched_getaffinity(0)))
+    return max(1, cores // processes)
 
 
 def _asked_for(kind: str) -> bool:

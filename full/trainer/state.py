@@ -47,6 +47,7 @@ class Trainer:
     model: the language model.
     policy: the same, wrapped for training.
     pair_cost: see `attention_pair_cost`.
+    generation: the generation_config that the model came with.
     """
 
     config: TrainConfig
@@ -68,6 +69,7 @@ class Trainer:
     schedule: Schedule
     engine: Engine
     rewarder: Rewarder
+    generation: Any = None
 
     def evaluate(self) -> dict[str, Any]:
         """Accuracy on the held-out problems under the policy as it is."""
@@ -116,6 +118,7 @@ def set_up(
     )
 
     model = load_model(model_name, config)
+    generation = getattr(model, "generation_config", None)  # before the engine sets it aside
     pair_cost = attention_pair_cost(model)
     check_model(model, prompts, config, pair_cost)
     optimizer = torch.optim.AdamW(
@@ -149,6 +152,7 @@ def set_up(
         schedule=schedule,
         engine=make_engine(config, model, tokenizer, model_name, accelerator),
         rewarder=rewarder,
+        generation=generation,
     )
 
 

@@ -1,0 +1,110 @@
+"""What the environment says: what would change the result is refused or set aside, what changes the speed is respected."""
+
+import http.server
+import json
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import ClassVar
+
+import huggingface_hub
+import pytest
+
+from full import train
+from full.errors import UserError
+from full.models import loading
+from full.trainer import launch
+from tests.helpers import save_small_model, small_run
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_gradient_accumulation_from_outside_is_refused(monkeypatch):
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
+    with pytest.raises(UserError, match="ACCELERATE_GRADIENT_ACCUMULATION_STEPS is 4; expected 1 or none. Unset it"):
+        launch.start_accelerator(1)
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "1")
+    assert launch.start_accelerator(1).gradient_accumulation_steps == 1
+
+
+class Launcher:
+    """Stands for accelerate: what it was started with, and where."""
+
+    pid = 1
+
+    def __init__(self, words: list[str], **environment: str) -> None:
+        self.cmdline, self.environ = lambda: ["accelerate", "launch", *words], lambda: environment
+
+
+def test_threads_are_those_that_the_user_allows(monkeypatch):
+    monkeypatch.setattr(launch.psutil, "cpu_count", lambda logical: 8)
+    monkeypatch.setattr(launch.os, "sched_getaffinity", lambda pid: set(range(6)))
+    monkeypatch.setattr(launch, "find_launcher", lambda: None)
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    assert [launch.threads_here(processes) for processes in (1, 2, 16)] == [6, 3, 1]
+    monkeypatch.setattr(launch.os, "sched_getaffinity", lambda pid: {3})  # taskset -c 3
+    assert launch.threads_here(1) == 1
+    monkeypatch.setenv("OMP_NUM_THREADS", "4")
+    assert launch.threads_here(2) == 4
+    # A launcher sets the variable for its processes; what counts is what it was started with.
+    monkeypatch.setattr(launch.os, "sched_getaffinity", lambda pid: set(range(6)))
+    monkeypatch.setattr(launch, "find_launcher", lambda: Launcher([]))
+    assert launch.threads_here(2) == 3
+    monkeypatch.setattr(launch, "find_launcher", lambda: Launcher([], OMP_NUM_THREADS="5"))
+    assert launch.threads_here(2) == 5
+    for words in (["--num_cpu_threads_per_process", "2"], ["--num-cpu-threads-per-process=2"]):
+        monkeypatch.setattr(launch, "find_launcher", lambda words=words: Launcher(words, OMP_NUM_THREADS="5"))
+        assert launch.threads_here(1) == 2
+
+
+class Proxy(http.server.BaseHTTPRequestHandler):
+    asked: ClassVar[list[str]] = []
+
+    def do_HEAD(self):
+        self.asked.append(self.path)
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *words):
+        pass
+
+
+@pytest.mark.parametrize("through", [True, False])
+def test_the_hub_is_looked_for_through_the_proxy(monkeypatch, through):
+    server = http.server.HTTPServer(("127.0.0.1", 0), Proxy)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(loading.datasets.config, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://hub.invalid")
+    for name in ("http_proxy", "HTTP_PROXY", "no_proxy", "NO_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    if through:
+        monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{server.server_port}")
+    huggingface_hub.utils.close_session()
+    Proxy.asked.clear()
+    try:
+        loading.go_offline_if_unreachable()
+        assert huggingface_hub.constants.HF_HUB_OFFLINE is not through
+        assert [path.rstrip("/") for path in Proxy.asked] == ["http://hub.invalid"] * through
+    finally:
+        server.shutdown()
+        huggingface_hub.utils.close_session()
+
+
+def test_a_notebooks_backend_is_no_hindrance_and_the_models_generation_is_kept(tmp_path):
+    model = save_small_model(tmp_path / "model")
+    own = json.loads((model / "generation_config.json").read_text()) | {
+        "do_sample": True,
+        "temperature": 0.6,
+        "top_k": 20,
+    }
+    (model / "generation_config.json").write_text(json.dumps(own))
+    train.main(small_run(model, tmp_path / "run", steps=1))
+    written = json.loads((tmp_path / "run" / "model" / "generation_config.json").read_text())
+    assert written == own
+    environment = os.environ | {"MPLBACKEND": "widget"}  # of ipympl, which is not here
+    command = [sys.executable, "full/page.py", str(tmp_path / "run")]
+    out = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+    assert out.returncode == 0, out.stderr
