@@ -98,7 +98,7 @@ class Limits:
     )
     truncated: float = _limit(0.2, "of the completions", "above it right answers may be lost to the length limit")
     with_signal: float = _limit(0.25, "of the groups", "below it most of the sampling teaches nothing")
-    alpha_reach: float = _limit(0.02, "alpha", "a schedule that cannot move alpha further is a fixed alpha")
+    alpha_reach: float = _limit(0.05, "alpha", "a schedule that cannot move alpha further is a fixed alpha")
     truncated_most: float = _limit(0.8, "of the completions", "above it hardly any answer is given")
     boxed: float = _limit(0.5, "of the completions that ended", "below it rewards are about the form of an answer")
     thinking: float = _limit(0.05, "of the completions", "above it a model thinks that was told not to")

@@ -368,6 +368,7 @@ def test_clipping_that_cannot_occur_is_told():
     [
         ({"confidence_from": "anchored"}, 0.0, "look", "alpha stays at alpha_max"),
         ({"confidence_from": "candidates"}, 0.01, "look", "so little confidence keeps alpha at 0.9"),
+        ({"confidence_from": "candidates"}, 0.039, "look", "so little confidence"),  # a reach of 0.0215
         ({"confidence_from": "tokens"}, 0.5, "ok", "alpha may fall to 0.62"),  # 0.9 - 0.55 / 2 = 0.625
         ({"confidence_from": "anchored", "objective": "grpo"}, 0.0, "ok", "grpo has no alpha"),
         ({"confidence_from": "anchored", "schedule": "fixed"}, 0.0, "ok", "fixed: alpha = 0.6"),
