@@ -59,7 +59,8 @@ def judge(exercise: Exercise, answer: Any, student: Student, *, fresh: str = "",
         says = f"this calls {watch.called[0]}: writing it yourself is the point here. The library's function is the referee."
         return [Verdict(check, False, says, "calls the library") for check in exercise.checks]
     right = bench.right(given)
-    named = {} if all(right.values()) else bench.mistakes(given, right)
+    undone = all(isinstance(one, Failure) and one.kind == "not done" for results in given.values() for one in results)
+    named = {} if all(right.values()) or undone else bench.mistakes(given, right)
     verdicts = []
     for check in exercise.checks:
         if right[check.name]:
@@ -296,9 +297,24 @@ def _general(
         large = np.abs(right) > 1e-9 * np.abs(right).max(initial=0.0)
         ratio = mine[large] / right[large]
         if len(ratio) > 2 and np.ptp(ratio) < 1e-6 * np.abs(ratio).max() and abs(ratio[0] - 1) > 1e-6:
+            if exercise.value:
+                return Failure("a factor", "every number is off by the same factor.")
             return Failure("a factor", f"is {_factor(float(ratio.mean()))} the right value everywhere.")
-    words = f"{at.strip().capitalize()}: gives {_show(given[first])}, expected {_show(expected[first])}. {check.hint}"
+    if exercise.value:  # one's own numbers: the right ones are not told
+        return Failure("unnamed", f"not right: {_show(given[first])}. {check.hint}".strip())
+    words = f"{at.strip().capitalize()}: {_difference(check, given[first], expected[first])}. {check.hint}"
     return Failure("unnamed", words.strip().removeprefix(": "))
+
+
+def _difference(check: Check, given: Any, expected: Any) -> str:
+    """What was given and what was expected: the beginning, or the first place where they differ if that is later."""
+    if isinstance(given, np.ndarray) and isinstance(expected, np.ndarray) and given.shape == expected.shape:
+        close = np.abs(given - expected) <= check.rtol * np.abs(expected).max(initial=0.0) + check.floor
+        first = int((~close).ravel().argmax())
+        if first > 3:
+            place = ", ".join(str(int(index)) for index in np.unravel_index(first, given.shape))
+            return f"gives {given.flat[first]:.6g} at [{place}], expected {expected.flat[first]:.6g}"
+    return f"gives {_show(given)}, expected {_show(expected)}"
 
 
 _FACTORS = {"log 2": math.log(2), "1/log 2 (logarithms to base 2?)": 1 / math.log(2)}
@@ -331,6 +347,7 @@ def _show_case(exercise: Exercise, case: tuple[Any, ...]) -> str:
             shown = f"= {_show(x.double().numpy())}" if x.numel() <= 4 else f"of shape {tuple(x.shape)}"
         elif isinstance(x, bool | int | float | str):
             shown = f"= {x:.6g}" if isinstance(x, float) else f"= {x!r}"
+            shown = shown if len(shown) < 80 else f"of {len(str(x))} characters"
         else:
             continue
         words.append(shown.removeprefix("= ") if name == "?" else f"{name} {shown}")

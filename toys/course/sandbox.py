@@ -189,7 +189,9 @@ def _confine(folder: str, pipe: int, limits: Limits, slot: int) -> None:
     sys.stdin, sys.stdout, sys.stderr = os.fdopen(0), os.fdopen(1, "w"), os.fdopen(2, "w")
     os.closerange(3, pipe)
     os.closerange(pipe + 1, 4096)
-    os.environ.update(HOME=folder, TMPDIR=folder, TMP=folder, MPLCONFIGDIR=folder, IPYTHONDIR=folder)
+    os.environ.update(
+        APO_EDU_SANDBOX="1", HOME=folder, TMPDIR=folder, TMP=folder, MPLCONFIGDIR=folder, IPYTHONDIR=folder
+    )
     tempfile.tempdir = folder
     given = {"time, memory, file size": True, "network": False, "other processes": False, "files": False}
     libc = ctypes.CDLL(None, use_errno=True)
