@@ -277,7 +277,7 @@ def draw(table: Table) -> tuple[Figure, str]:
         )  # fmt: skip
     axes[1].axhline(0.0, color="#777777", linewidth=0.9)
     axes[1].set(
-        xlabel="angle between the gradients of alpha 0.9 and 0 (degrees)", ylabel="the same difference",
+        xlabel="angle of the gradients,\nalpha 0.9 to 0 (degrees)", ylabel="the same difference",
         title="The angle does not tell",
     )  # fmt: skip
     return made, (
