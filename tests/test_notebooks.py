@@ -5,6 +5,8 @@ import base64
 import json
 import re
 import sys
+import types
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -40,6 +42,37 @@ def test_first_and_last_cells(name):
     end = "\n".join(cell.source for cell in book.cells[-3:])
     for part in ("## Summary", "## Self-test", "SelfTest([", "## What next", "## References", "2512.22953"):
         assert part in end, part
+
+
+@each_lesson
+def test_the_second_cell_sets_up_colab_and_does_nothing_elsewhere(name, monkeypatch, tmp_path):
+    cell = BOOKS[name].cells[1]
+    assert cell.source == BOOKS[LESSONS[0].name].cells[1].source and cell.metadata["jupyter"]["source_hidden"]
+    monkeypatch.chdir(tmp_path)
+    path = list(sys.path)
+    exec(cell.source, {})
+    assert sys.path == path and Path.cwd() == tmp_path and not list(tmp_path.iterdir())
+
+
+def test_in_colab_the_second_cell_fetches_the_toolkit(monkeypatch):
+    done = []
+    colab = types.SimpleNamespace(
+        output=types.SimpleNamespace(enable_custom_widget_manager=lambda: done.append("widgets"))
+    )
+    monkeypatch.setitem(sys.modules, "google", types.ModuleType("google"))
+    monkeypatch.setitem(sys.modules, "google.colab", colab)
+    monkeypatch.setenv("APO_EDU_GIT", "ADDRESS")
+    monkeypatch.setattr("subprocess.run", lambda words, check: done.append(words))
+    monkeypatch.setattr("os.chdir", done.append)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    exec(BOOKS[LESSONS[0].name].cells[1].source, {})
+    assert done == [
+        ["git", "clone", "--depth", "1", "ADDRESS", "/content/apo_edu"],
+        [sys.executable, "-m", "pip", "install", "-q", "-e", "/content/apo_edu[notebooks]"],
+        "/content/apo_edu/notebooks",
+        "widgets",
+    ]
+    assert sys.path[0] == "/content/apo_edu"
 
 
 @each_lesson
@@ -91,7 +124,7 @@ def test_a_lesson_defines_no_mathematics(name):
     allowed = {"apo_edu", "toys", "numpy", "torch", "matplotlib", "IPython", "ipywidgets"} | set(
         sys.stdlib_module_names
     )
-    for cell in code(BOOKS[name]):
+    for cell in code(BOOKS[name])[1:]:  # the first one is for Colab
         for node in ast.walk(ast.parse(cell.source)):
             if isinstance(node, ast.Import):
                 assert {alias.name.split(".")[0] for alias in node.names} <= allowed
