@@ -96,7 +96,11 @@ class Claim:
                 folder.rmdir()
 
     def _require_free(self) -> None:
-        found = sorted(path.name for path in self.path.iterdir() if path.name not in (LOCK, HOLDER))
+        # A kill before the first config.yaml leaves an empty folder and a part of it.
+        begun = {LOCK, HOLDER, "config.yaml.writing"} | (
+            {"checkpoints"} if _is_empty(self.path / "checkpoints") else set()
+        )
+        found = sorted(path.name for path in self.path.iterdir() if path.name not in begun)
         if self.resume or not found:
             return
         if not holds_run(self.path):
@@ -228,6 +232,10 @@ def _project(path: Path) -> Path:
 
 def _inside(folder: Path) -> list[Path]:
     return sorted(folder.iterdir()) if folder.is_dir() else []
+
+
+def _is_empty(folder: Path) -> bool:
+    return _is_folder(folder) and not any(folder.iterdir())
 
 
 def _is_folder(path: Path) -> bool:

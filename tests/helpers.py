@@ -1,13 +1,17 @@
 """A model small enough for a test, its tokenizer, and a configuration that trains it in a second or two."""
 
 import json
+from functools import cache
 from pathlib import Path
+from zlib import crc32
 
 import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from full.models.loading import keep_float64
 from full.models.tiny import make_tokenizer
+from full.rewards.pool import Verifier
+from full.rewards.rewards import accuracies
 
 
 def small_model(seed: int = 0, dtype: torch.dtype = torch.float64, **changes) -> Qwen3ForCausalLM:
@@ -78,6 +82,24 @@ def no_signal_on_odd_sums(prompts, completions, rows) -> list[float]:
     """Like `letters`, but every completion of a problem with an odd answer gets the same reward."""
     graded = letters(prompts, completions, rows)
     return [0.5 if int(row["answer"]) % 2 else value for row, value in zip(rows, graded, strict=True)]
+
+
+@cache
+def one_worker() -> Verifier:
+    """A verifying worker of this process."""
+    return Verifier(num_workers=1)
+
+
+def verified(prompts, completions, rows) -> list[float]:
+    """Like `letters`, and 1 more where a worker finds two polynomials equal that are made of the text."""
+    counts = [
+        (len(text) % 3 + 1, sum(c.isalpha() for c in text) % 3 + 1, crc32(text.encode()) % 20) for text in completions
+    ]
+    given = [rf"\boxed{{x(x+{m})+{n}-{n}}}" for _, m, n in counts]
+    verdicts = accuracies(given, [f"x^2+{k}x" for k, _, _ in counts], one_worker())
+    # Known without asking: whatever becomes of the worker, no fault of its may become a verdict.
+    assert verdicts == [float(k == m) for k, m, _ in counts]
+    return [x + y for x, y in zip(letters(prompts, completions, rows), verdicts, strict=True)]
 
 
 def nothing(prompts, completions, rows) -> list[float]:

@@ -86,6 +86,14 @@ def test_a_holder_that_has_not_signed_yet_is_another_process(tmp_path):
     first.release()
 
 
+def test_what_a_kill_before_the_first_configuration_leaves_is_no_hindrance(tmp_path):
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "run" / "config.yaml.writing").write_text("objec")
+    claim(tmp_path / "run").take()
+    (tmp_path / "run" / "checkpoints" / "thesis.tex").touch()
+    assert "holds checkpoints and no run" in refusal(tmp_path / "run", resume=False)
+
+
 def test_a_claim_given_up_leaves_nothing(tmp_path):
     folder = tmp_path / "a" / "b" / "run"
     held = claim(folder)

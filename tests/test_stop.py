@@ -175,6 +175,26 @@ def test_a_launcher_is_told_from_a_path_that_looks_like_one():
         assert not accelerate(words), words
 
 
+def test_whoever_takes_in_orphans_is_no_launcher(monkeypatch):
+    # torchrun may be any program, so its own variable tells it; killed, it leaves the variable and another parent.
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    monkeypatch.setattr(launch, "FIRST_PARENT", os.getppid())
+    assert launch.find_launcher().pid == os.getppid()
+    monkeypatch.setattr(launch, "FIRST_PARENT", -1)
+    assert launch.find_launcher() is None
+
+
+@pytest.mark.parametrize("ended_early", [True, False])  # before or after the module was imported
+def test_a_launcher_that_ended_during_the_imports_is_a_request_to_stop(monkeypatch, ended_early):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    monkeypatch.setattr(launch, "FIRST_PARENT", os.getppid() if ended_early else -1)
+    request = stop.StopRequest(started_by=2**22 + 1)
+    try:
+        assert request.signal == signal.SIGTERM
+    finally:
+        request.close()
+
+
 BAD = ["full/train.py", "--lr", "fast"]
 
 

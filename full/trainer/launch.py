@@ -7,9 +7,10 @@ What `accelerate launch` (1.15) can be told, and what not; the trainer never end
 - It prints a traceback of its own after ours has ended, unless it was started with `--quiet` (only there: no variable, no
   configuration file). So the message is said again after it has gone, see `say_last`. With several processes torchrun
   reports instead, `--quiet` or not.
-- Ctrl-C: alone it waits a quarter of a second for us and goes, with a traceback; the shell is back while we still save.
-- SIGTERM or SIGKILL to it: it ends without a word to us (`StopRequest` watches). As torchrun it passes SIGTERM on, and
-  after 30 seconds kills what is left.
+- With one process, Ctrl-C: it waits a quarter of a second for us and goes, with a traceback; the shell is back while we
+  still save. SIGTERM or SIGKILL: it ends without a word to us (`StopRequest` watches).
+- With several, Ctrl-C or SIGTERM: torchrun passes the signal on and waits until we have saved, at most 30 seconds; then it
+  kills what is left. Its traceback comes before our last line. SIGKILL: as with one process, `StopRequest` watches in each.
 """
 
 import contextlib
@@ -32,6 +33,8 @@ from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwar
 from full.claims import Claim
 from full.config import TrainConfig
 from full.errors import UserError, printable
+
+FIRST_PARENT = os.getppid()  # when this module was imported
 
 
 def start_accelerator(cpu_threads: int = 0, *, tracker: str = "none", folder: Path | None = None) -> Accelerator:
@@ -150,13 +153,15 @@ def _check_sharding(accelerator: Accelerator) -> None:
 
 
 def find_launcher() -> psutil.Process | None:
-    """The `accelerate launch` or torchrun that started this process and waits for it; None if another did."""
+    """The `accelerate launch` or torchrun that started this process and waits for it; None if another did, or it is gone."""
     try:
         parent = psutil.Process(os.getppid())
         words = parent.cmdline()
     except psutil.Error:
         return None
-    return parent if "TORCHELASTIC_RUN_ID" in os.environ or _is_accelerate(words) else None
+    # Any program can be an elastic agent; when it is gone, the parent is whoever takes in orphans.
+    is_agent = "TORCHELASTIC_RUN_ID" in os.environ and parent.pid == FIRST_PARENT
+    return parent if is_agent or _is_accelerate(words) else None
 
 
 def _is_accelerate(words: list[str]) -> bool:

@@ -52,10 +52,11 @@ class StopRequest:
             numbers.append(signal.SIGHUP)
         self._before = {number: signal.signal(number, self._note) for number in numbers}
         launcher = find_launcher()
-        if launcher:
-            threading.Thread(target=self._watch, args=(launcher.pid,), daemon=True).start()
-        elif started_by is not None and os.getppid() != started_by and "ACCELERATE_MIXED_PRECISION" in os.environ:
+        is_launched = not os.environ.keys().isdisjoint(("ACCELERATE_MIXED_PRECISION", "TORCHELASTIC_RUN_ID"))
+        if started_by is not None and os.getppid() != started_by and is_launched:
             self._launcher_gone(started_by)
+        elif launcher:
+            threading.Thread(target=self._watch, args=(launcher.pid,), daemon=True).start()
 
     def close(self) -> None:
         """Leave the signals as they were found."""
