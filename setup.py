@@ -9,6 +9,7 @@ COMMANDS = [
     "apo-eval = full.eval:run_and_report",
     "apo-compare = full.compare:run_and_report",
     "apo-page = full.page:main",
+    "apo-sweep = full.sweep:run_and_report",
     "apo-toys = toys.__main__:main",
 ]
 

@@ -616,6 +616,21 @@ def resting_alpha(options: Mapping[str, Any]) -> float | None:
     )
 
 
+def solved_reward(options: Mapping[str, Any]) -> float | None:
+    """The mean reward above which a run with these options has little left to gain; None where the best reward is unknown.
+
+    Built-in rewards end at 1 (repetition, a penalty, at 0), so it is their weighted sum times `Limits.solved`. A reward of
+    the user's own can end anywhere.
+    """
+    from apo_edu.diagnostics import LIMITS
+
+    names, weights = options["reward"], options["reward_weights"] or [1.0] * len(options["reward"])
+    if LIMITS.solved is None or any(":" in name for name in names):
+        return None
+    best = sum(max(weight, 0.0) for name, weight in zip(names, weights, strict=True) if name != "repetition")
+    return LIMITS.solved * best
+
+
 def filled(text: str, options: Mapping[str, Any], **more: Any) -> str:
     """A record's sentence with the values of a run's options in it, and those of the options of a user's own."""
     own = {**(options.get("objective_options") or {}), **(options.get("schedule_options") or {})}

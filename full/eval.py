@@ -26,7 +26,7 @@ from typing import Any, NoReturn
 from datasets import Dataset, concatenate_datasets
 
 from apo_edu import LIMITS
-from full.config import TrainConfig, parse_config
+from full.config import TrainConfig, names_of_tasks, parse_config
 from full.data.sources import apart, is_remote, load_problems, load_splits
 from full.data.splits import require_held_out
 from full.engines import ENGINES, make_engine
@@ -118,8 +118,8 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--model", required=True, help="A run's folder, a Hugging Face folder (LoRA adapters too), or a hub id.")
     add(
         "--data",
-        help="As in full/train.py: 'math', a hub id, a .jsonl/.json/.csv/.parquet file or folder, 'arithmetic'. Default: "
-        "the run's.",
+        help="As in full/train.py: 'math', a hub id, a .jsonl/.json/.csv/.parquet file or folder, or a generated task "
+        f"({', '.join(names_of_tasks())}). Default: the run's.",
     )
     add(
         "--columns", nargs="+", metavar="NAME=VALUE",

@@ -281,7 +281,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
             raise UserError(f"{message}. See --help for all options.")
 
     parser = Parser(prog="python full/sweep.py", description=str(__doc__).split("\n\n")[0], allow_abbrev=False)
-    parser.add_argument("file", metavar="FILE", help="A sweep file, e.g. full/configs/experiments/baselines.yaml.")
+    parser.add_argument("file", metavar="FILE", help="A sweep file, e.g. full/configs/experiments/stale_update.yaml.")
     parser.add_argument("--dry-run", action="store_true", help="Print the rows and what is done, and run nothing.")
     parser.add_argument("--row", type=int, metavar="K", help="Run this row alone, from 0.")
     parser.add_argument("--jobs", type=int, default=0, metavar="N", help="Runs side by side. Default: one a core.")

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this checkout, whatever else is installed
-from full.config import lasting, parse_config, resting_alpha
+from full.config import lasting, parse_config, resting_alpha, solved_reward
 
 if __name__ == "__main__" and "--help" in sys.argv:
     parse_config()  # prints it and leaves, before anything slow is loaded
@@ -88,7 +88,7 @@ def train(
     config, accelerator = trainer.config, trainer.accelerator
     run, plan, say = trainer.run, trainer.plan, console.line
     order = ProblemOrder(len(trainer.problems), config.prompts_per_batch, config.seed)
-    monitor = FailureMonitor(alpha_max=resting_alpha(vars(config)))
+    monitor = FailureMonitor(alpha_max=resting_alpha(vars(config)), solved=solved_reward(vars(config)))
     console.plan(config, plan, trainer.model, trainer.rendered, accelerator, len(trainer.problems))
     progress = Progress()
     messages: list[str] = []

@@ -23,6 +23,7 @@ from full.config import (
     parse_config,
     read_options,
     readers,
+    solved_reward,
 )
 from full.data.tasks import TASKS
 from full.engines import ENGINES
@@ -444,3 +445,16 @@ def test_home_is_found_in_paths(tmp_path, monkeypatch):
     (tmp_path / "base.yaml").write_text("output_dir: ~/run\n")
     (tmp_path / "a.yaml").write_text("base: ~/base.yaml\n")
     assert parse_config(["--config", "~/a.yaml"])[0].run_dir == tmp_path / "run"
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, 0.9),
+        ({"reward": ["accuracy", "format"], "reward_weights": [1.0, 0.1]}, 0.99),
+        ({"reward": ["accuracy", "repetition"]}, 0.9),  # a penalty ends at 0
+        ({"reward": ["accuracy", "my_rewards:score"]}, None),
+    ],
+)
+def test_where_the_monitor_takes_a_run_for_solved(options, expected):
+    assert solved_reward(vars(TrainConfig(**options))) == (expected and pytest.approx(expected))

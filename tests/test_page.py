@@ -378,3 +378,11 @@ def test_the_viewer_in_a_browser(tmp_path):
         plain = page.context.browser.new_context(java_script_enabled=False).new_page()
         plain.goto(out.as_uri())
         assert plain.locator(".sample:visible").count() == 41 and not plain.locator("#filters").is_visible()
+
+
+def test_the_trackers_address_is_shown(tmp_path):
+    run = copy_run(tmp_path / "run")
+    summary = json.loads((run / "summary.json").read_text())
+    (run / "summary.json").write_text(json.dumps(summary | {"tracker_url": "https://tracker.example/<run>"}))
+    page = run_page.write_report(run).read_text()
+    assert "<dt>tracker</dt><dd>https://tracker.example/&lt;run&gt;</dd>" in page

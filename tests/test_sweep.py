@@ -1,6 +1,7 @@
 """Sweeps: the rows of a file, what is run and what is not run again, and the table."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -111,3 +112,19 @@ def test_a_sweep_runs_once_resumes_and_tells_what_failed(tmp_path, capsys):
     failed = start()
     assert json.loads((runs / "apo-s0" / "summary.json").read_text())["steps"] == 2
     assert failed.returncode != 0 and "1 of 2 runs failed" in failed.stderr and "Traceback" not in failed.stderr
+
+
+def test_the_sweep_files_named_in_helps_and_scripts_exist():
+    for path in (ROOT / "full" / "sweep.py", ROOT / "full" / "configs" / "cluster" / "slurm.sh", ROOT / "README.md"):
+        for name in re.findall(r"full/configs/experiments/(\w+)\.yaml", path.read_text()):
+            assert name == "NAME" or (ROOT / "full" / "configs" / "experiments" / f"{name}.yaml").exists(), (path, name)
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "full" / "configs" / "experiments").glob("*.yaml")), ids=lambda p: p.stem
+)
+def test_the_shipped_sweeps_can_be_read(path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    read = sweep.read_sweep(path)
+    sweep.check_options(read)
+    assert read.question and len(read.runs) >= 2

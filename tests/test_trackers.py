@@ -6,6 +6,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -144,3 +145,26 @@ def test_who_cannot_upload_hears_it_before_the_run(monkeypatch):
     with pytest.raises(UserError, match="push_to_hub is 'model'; expected OWNER/NAME"):
         trackers.require_hub("model")
     trackers.require_hub(None)
+
+
+def test_wandb_goes_on_with_the_run_it_began(tmp_path):
+    started = []
+
+    class FakeAccelerator:
+        is_main_process = True
+
+        def init_trackers(self, project, options, init_kwargs):
+            started.append((project, init_kwargs["wandb"]))
+
+        def get_tracker(self, name, unwrap):
+            return types.SimpleNamespace(url="address of the run")
+
+    words = {"project": "p", "options": {"seed": 0}}
+    for resume in (False, True):
+        assert (
+            trackers.start_tracker(FakeAccelerator(), "wandb", tmp_path, resume=resume, **words) == "address of the run"
+        )
+    (first, again) = started
+    assert first == again and first[1]["resume"] == "allow" and first[1]["name"] == tmp_path.name
+    trackers.start_tracker(FakeAccelerator(), "wandb", tmp_path, resume=False, **words)
+    assert started[-1][1]["id"] != first[1]["id"]  # a new run in the same folder is another one

@@ -28,7 +28,7 @@ def sign_error(batch: GroupBatch, **options: Any) -> tuple[Tensor, objectives.St
 
 
 def inverted_tau(batch: GroupBatch, *, tau_anc: float, **options: Any) -> tuple[Tensor, objectives.Stats]:
-    """Multiplied by tau_anc where it should be divided: the trust region is the wrong size."""
+    """Multiplied by tau_anc where it should be divided: the gradient has the wrong scale."""
     return objectives.apo(batch, tau_anc=1.0 / tau_anc, **options)
 
 

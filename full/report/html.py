@@ -26,7 +26,7 @@ from markupsafe import Markup
 from apo_edu import LIMITS, FailureMonitor, Finding, palette
 from apo_edu.objectives import find_objective
 from apo_edu.schedules import find_schedule
-from full.config import TrainConfig, explain_option, filled, reads_alpha, resting_alpha
+from full.config import TrainConfig, explain_option, filled, reads_alpha, resting_alpha, solved_reward
 from full.errors import printable
 from full.report import glossary
 from full.report.curves import (
@@ -139,7 +139,7 @@ def accuracy_table(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[
 
 def findings(record: RunRecord) -> list[Finding]:
     """What the failure monitor says of the logged steps, as in train.py, and what befell the verifier."""
-    monitor = FailureMonitor(alpha_max=resting_alpha(record.options))
+    monitor = FailureMonitor(alpha_max=resting_alpha(record.options), solved=solved_reward(record.options))
     for row in record.rows:
         monitor.update(row)
     return monitor.findings + verifier_findings(record)
