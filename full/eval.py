@@ -30,10 +30,11 @@ from full.config import TrainConfig, names_of_tasks, parse_config
 from full.data.sources import apart, is_remote, load_problems, load_splits
 from full.data.splits import require_held_out
 from full.engines import ENGINES, make_engine
-from full.engines.hf import Sampler
+from full.engines.hf import Sampler, check_sampling
 from full.errors import RewardError, UserError
 from full.evaluation import ProblemResult, majority_at_k, problem_results, summarize_results
 from full.models.loading import (
+    check_tokenizer,
     go_offline_if_unreachable,
     load_model,
     load_tokenizer,
@@ -71,7 +72,11 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     rewarder = Rewarder(["accuracy"], verify_seconds=config.verify_seconds)
     try:
         rewarder.self_test()
-        model = load_model(model_name, config).to(accelerator.device)
+        model = load_model(model_name, config)
+        check_tokenizer(model, tokenizer, model_name)
+        if config.engine == "hf":
+            check_sampling(model, tokenizer, prompts[0], config.model)
+        model = model.to(accelerator.device)
         engine = make_engine(config, model, tokenizer, model_name, accelerator)
         samples = max(args.k)
         say.line(

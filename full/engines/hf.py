@@ -13,6 +13,8 @@ from transformers import DynamicCache, GenerationConfig, GenerationMixin, Logits
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from full.engines.base import Samples, end_ids, up_to_end
+from full.errors import UserError
+from full.logprobs.scoring import own_logps
 
 # Share of a batch that has ended at which its ended rows leave it. The cache is copied then, as it is for every token
 # anyway; a quarter was as fast as a tenth and a half on short and on long-tailed completions.
@@ -110,13 +112,21 @@ def decodes_plainly(model: nn.Module) -> bool:
     hooks = ("prepare_inputs_for_generation", "_prepare_cache_for_generation", "_sample", "generate")
     usual = all(getattr(type(model), name, None) is getattr(GenerationMixin, name) for name in hooks)
     wanted = {"input_ids", "attention_mask", "position_ids", "past_key_values", "logits_to_keep"}
-    if not usual or model.config.is_encoder_decoder or not model._supports_default_dynamic_cache():
+    if not usual or model.config.is_encoder_decoder:
+        return False
+    return wanted <= set(inspect.signature(model.forward).parameters) and caches_only_keys_and_values(model)
+
+
+def caches_only_keys_and_values(model: nn.Module) -> bool:
+    """Whether all that a model remembers of a prompt are keys and values, which can be given to several completions.
+
+    Not so with the states of recurrent and convolutional layers (LFM2, Qwen3-Next, Mamba, Falcon-H1): their layers in the
+    cache cannot select rows, or select only some of what they hold.
+    """
+    if not model._supports_default_dynamic_cache():
         return False
     kinds = {type(layer) for layer in DynamicCache(config=model.config).layers}
-    return wanted <= set(inspect.signature(model.forward).parameters) and kinds <= {
-        DynamicLayer,
-        DynamicSlidingWindowLayer,
-    }
+    return kinds <= {DynamicLayer, DynamicSlidingWindowLayer}
 
 
 class Sampler:
@@ -151,6 +161,7 @@ class Sampler:
         self.model, self.tokenizer, self.seed, self.exact = model, tokenizer, seed, exact
         self.temperature, self.max_new_tokens, self.rows_at_once = temperature, max_new_tokens, rows_at_once
         self.eos_ids, self.plain = end_ids(model, tokenizer), decodes_plainly(model)
+        self.shares = caches_only_keys_and_values(model)
         self.pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else self.eos_ids[0]
         # generate() fills whatever a GenerationConfig leaves open from the model's own, so that one must be neutral too.
         model.generation_config = GenerationConfig(eos_token_id=self.eos_ids, pad_token_id=self.pad_id)
@@ -299,10 +310,13 @@ class Sampler:
         return found, torch.stack([torch.stack(processor.logps, -1), torch.stack(processor.entropies, -1)]).cpu()
 
     def _shared_prefix(self, prompts: list[Sequence[int]], ids: Tensor, mask: Tensor) -> Any:
-        """Cached keys and values of all prompts but their last tokens, each prompt computed once; None if none repeats."""
+        """Cached keys and values of all prompts but their last tokens, each prompt computed once.
+
+        None if none repeats, or if the model remembers more of a prompt than keys and values.
+        """
         first: dict[tuple[int, ...], int] = {}
         owners = [first.setdefault(tuple(prompt), len(first)) for prompt in prompts]
-        if len(first) == len(prompts) or ids.shape[1] < 2:
+        if len(first) == len(prompts) or ids.shape[1] < 2 or not self.shares:
             return None
         rows = torch.tensor([owners.index(i) for i in range(len(first))], device=ids.device)
         some_mask = mask[rows, :-1]
@@ -314,6 +328,37 @@ class Sampler:
         ).past_key_values
         cache.batch_select_indices(torch.tensor(owners, device=ids.device))
         return cache
+
+
+def check_sampling(model: nn.Module, tokenizer: Any, prompt: Sequence[int], name: str) -> None:
+    """Raise unless prompts of two lengths, sampled together, get the probabilities of the model's own forward pass.
+
+    Only where `generate` samples: there the model's code may ignore the padding (RWKV, by tens of nats) or continue from
+    another state than it computed (MiniMax).
+
+    Args:
+        prompt: at least two token ids; a few are used.
+        name: of the model, for the message.
+
+    Raises:
+        UserError: says by how much they differ.
+    """
+    if decodes_plainly(model):
+        return
+    sampler = Sampler(model, tokenizer, seed=0, temperature=1.0, max_new_tokens=4, rows_at_once=3)
+    prompts = [list(prompt[:5])] * 2 + [list(prompt[:2])]
+    samples = sampler.sample(prompts, [(0, 0, 0), (0, 0, 1), (0, 1, 0)])
+    assert samples.logps is not None
+    errors = []
+    for start, completion, logps in zip(prompts, samples.completions, samples.logps, strict=True):
+        own = own_logps(model, start, completion)
+        errors.append((own - logps[: len(completion)]).abs().max().item())
+    if not max(errors) <= 1e-3:  # nor NaN
+        raise UserError(
+            f"model {name!r} gives other log-probabilities when it samples than in its forward pass, by {max(errors):.2g} "
+            "nats; expected the same, with prompts of several lengths padded on the left. Take another family, or another "
+            "engine (--engine vllm)."
+        )
 
 
 def require() -> None:

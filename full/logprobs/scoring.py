@@ -57,8 +57,13 @@ def scoring_error(model: nn.Module, prompt: Sequence[int], *, shared: bool) -> f
     rows.collect(logps, scored)
     differences = []
     for completion, logps in zip(completions, scored, strict=True):
-        ids = torch.tensor([[*start, *completion]], device=device)
-        own = model(input_ids=ids).logits[0].float().log_softmax(-1).cpu()
-        want = torch.stack([own[len(start) - 1 + t, token] for t, token in enumerate(completion)])
-        differences.append((logps[: len(completion)] - want).abs().max().item())
+        differences.append((logps[: len(completion)] - own_logps(model, start, completion)).abs().max().item())
     return max(differences)
+
+
+@torch.no_grad()
+def own_logps(model: nn.Module, prompt: Sequence[int], completion: Sequence[int]) -> Tensor:
+    """[tokens] log-probabilities of a completion by the model's own forward pass, one row without padding; on the CPU."""
+    ids = torch.tensor([[*prompt, *completion]], device=next(model.parameters()).device)
+    logps = model(input_ids=ids).logits[0, len(prompt) - 1 : -1].float().log_softmax(-1).cpu()
+    return logps.gather(-1, torch.tensor(completion)[:, None]).squeeze(-1)

@@ -1,7 +1,8 @@
 """Loading and writing the model and its tokenizer, adapters included; rendering prompts through its chat template."""
 
+import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ import huggingface_hub
 import torch
 from accelerate import Accelerator
 from datasets import Dataset
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import find_adapter_config_file
 
@@ -42,10 +45,15 @@ def load_tokenizer(config: TrainConfig, accelerator: Accelerator, make_sampler: 
         go_offline_if_unreachable()
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, padding_side="left")
-    except (OSError, ValueError) as error:
+    except Exception as error:  # tokenizers raises a bare Exception at a file that it cannot read
         raise _cannot_load(name, error) from None
     if tokenizer.chat_template is None:
         raise UserError(f"the tokenizer of {name!r} has no chat template; expected one. Take an instruct model.")
+    if tokenizer.eos_token_id is None:
+        raise UserError(
+            f"the tokenizer of {name!r} has no end of sequence; expected eos_token in its tokenizer_config.json, without "
+            "which no completion ends. Name the token that ends a turn in its chat template."
+        )
     return tokenizer, name
 
 
@@ -63,9 +71,20 @@ def load_model(name: str, config: TrainConfig) -> Any:
         if find_adapter_config_file(name):
             model = _load_merged(name, dtype, config)
         else:
-            model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype)
-    except (OSError, ValueError) as error:
+            model, found = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, output_loading_info=True)
+            _require_all_weights(name, found["missing_keys"])
+    except (OSError, ValueError, StrictDataclassError) as error:
         raise _cannot_load(name, error) from None
+    except (SafetensorError, RuntimeError) as error:  # cut off, a git-lfs pointer, other shapes than config.json says
+        raise UserError(
+            f"the weights of {name!r} cannot be read: {_reason(error)}; expected whole files that fit its config.json. "
+            "Download or copy them again."
+        ) from None
+    if model.config.get_text_config() is not model.config:
+        raise UserError(
+            f"model {name!r} ({model.config.model_type}) reads more than text; expected a causal language model alone. Take "
+            "the text-only model of its family."
+        )
     if config.lora_rank:
         add_adapters(model, config.lora_rank)
     if config.weights == "float64":
@@ -77,6 +96,31 @@ def load_model(name: str, config: TrainConfig) -> Any:
         model.train()  # transformers recomputes in training mode only; a loaded model is in evaluation mode
         switch_dropout_off(model)
     return model
+
+
+def _require_all_weights(name: str, missing: Collection[str]) -> None:
+    """transformers only warns of weights that are in no file, and draws them at random."""
+    if missing:
+        raise UserError(
+            f"the weights of {name!r} lack {len(missing)} of the model's, {min(missing)} first; expected all of them. "
+            "Download or copy them again."
+        )
+
+
+def check_tokenizer(model: Any, tokenizer: Any, name: str) -> None:
+    """Raise unless every id of the tokenizer has a row in the model's embedding.
+
+    Raises:
+        UserError: names the largest id and the rows.
+    """
+    rows = model.get_input_embeddings().weight.shape[0]
+    token, largest = max(tokenizer.get_vocab().items(), key=lambda item: item[1])
+    if largest >= rows:
+        raise UserError(
+            f"the tokenizer of {name!r} has ids up to {largest} ({token!r}) and the model's embedding {rows} rows; expected "
+            f"at least {largest + 1}. Take the tokenizer that the model was trained with, or resize the embedding: "
+            "model.resize_token_embeddings(len(tokenizer)), then save_pretrained."
+        )
 
 
 def check_model(model: Any, prompts: list[list[int]], config: TrainConfig, pair_cost: float) -> None:
@@ -100,6 +144,11 @@ def check_model(model: Any, prompts: list[list[int]], config: TrainConfig, pair_
         )
     for shared in (False, True) if pair_cost < float("inf") else (False,):
         error = scoring_error(model, prompts[0], shared=shared)
+        if math.isnan(error):
+            raise UserError(
+                f"model {config.model!r} gives log-probabilities that are no numbers (NaN); expected numbers. Its weights are "
+                "damaged: download or copy them again."
+            )
         if error > 1e-3:
             raise UserError(
                 f"model {config.model!r} gives other log-probabilities than the scorer, by {error:.2g} nats; expected the "
@@ -185,14 +234,19 @@ def go_offline_if_unreachable() -> None:
 
 
 def _cannot_load(name: str, error: Exception) -> UserError:
-    reason = " ".join(str(error).split())
+    reason = _reason(error)
     if huggingface_hub.constants.HF_HUB_OFFLINE and not Path(name).is_dir():
         reason = "the hub cannot be reached, and no copy is cached on this machine"
     return UserError(
-        f"model {name!r} cannot be loaded: {reason[:200].rstrip('.')}. Give a folder on this machine (--model DIR), or run "
+        f"model {name!r} cannot be loaded: {reason}. Give a folder on this machine (--model DIR), or run "
         "the embedded model, which needs neither GPU nor network: accelerate launch full/train.py --config "
         "full/configs/tiny.yaml"
     )
+
+
+def _reason(error: Exception) -> str:
+    """What an exception of another library says, in one line of bearable length."""
+    return " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
 
 
 def render_prompts(tokenizer: Any, problems: Dataset, config: TrainConfig) -> tuple[list[list[int]], str]:
@@ -240,11 +294,10 @@ def _rendered(tokenizer: Any, problems: Dataset, config: TrainConfig) -> tuple[l
             problems["prompt"][:], tokenize=False, add_generation_prompt=True, enable_thinking=config.thinking
         )
     except Exception as error:  # a template is a program of the model's, and may raise anything
-        reason = " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
         roles = ", ".join(dict.fromkeys(message["role"] for message in problems[0]["prompt"]))
         raise UserError(
-            f"the chat template of {config.model!r} raised an error: {reason}; expected the text of a prompt with the roles "
-            f"{roles}. Leave out what it has no room for (--system_prompt, other roles), or take another model."
+            f"the chat template of {config.model!r} raised an error: {_reason(error)}; expected the text of a prompt "
+            f"with the roles {roles}. Leave out what it has no room for (--system_prompt, other roles), or take another model."
         ) from None
     blank = sum(not text.strip() for text in texts)
     if blank:

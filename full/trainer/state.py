@@ -15,13 +15,14 @@ from full.config import TrainConfig
 from full.data.sources import is_remote, load_splits
 from full.engines import find_engine, make_engine
 from full.engines.base import Engine
-from full.engines.hf import Sampler
+from full.engines.hf import Sampler, check_sampling
 from full.errors import UserError
 from full.evaluation import evaluate
 from full.logprobs.packing import attention_pair_cost
 from full.logprobs.tokens import Policy
 from full.models.loading import (
     check_model,
+    check_tokenizer,
     go_offline_if_unreachable,
     load_model,
     load_tokenizer,
@@ -120,7 +121,10 @@ def set_up(
     model = load_model(model_name, config)
     generation = getattr(model, "generation_config", None)  # before the engine sets it aside
     pair_cost = attention_pair_cost(model)
+    check_tokenizer(model, tokenizer, model_name)
     check_model(model, prompts, config, pair_cost)
+    if config.engine == "hf":
+        check_sampling(model, tokenizer, prompts[0], config.model)
     optimizer = torch.optim.AdamW(
         [p for p in model.parameters() if p.requires_grad],
         lr=config.lr,
