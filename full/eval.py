@@ -29,7 +29,7 @@ from apo_edu import LIMITS
 from full.config import TrainConfig, names_of_tasks, parse_config
 from full.data.sources import apart, is_remote, load_problems, load_splits
 from full.data.splits import require_held_out
-from full.engines import ENGINES, make_engine
+from full.engines import ENGINES, find_engine, make_engine
 from full.engines.hf import Sampler, check_sampling
 from full.errors import RewardError, UserError
 from full.evaluation import ProblemResult, majority_at_k, problem_results, summarize_results
@@ -74,7 +74,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         rewarder.self_test()
         model = load_model(model_name, config)
         check_tokenizer(model, tokenizer, model_name)
-        if config.engine == "hf":
+        if find_engine(config.engine).samples_with_policy:
             check_sampling(model, tokenizer, prompts[0], config.model)
         model = model.to(accelerator.device)
         engine = make_engine(config, model, tokenizer, model_name, accelerator)

@@ -71,7 +71,8 @@ def load_model(name: str, config: TrainConfig) -> Any:
         if find_adapter_config_file(name):
             model = _load_merged(name, dtype, config)
         else:
-            model, found = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, output_loading_info=True)
+            loaded: Any = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, output_loading_info=True)
+            model, found = loaded
             _require_all_weights(name, found["missing_keys"])
     except (OSError, ValueError, StrictDataclassError) as error:
         raise _cannot_load(name, error) from None

@@ -123,7 +123,7 @@ def set_up(
     pair_cost = attention_pair_cost(model)
     check_tokenizer(model, tokenizer, model_name)
     check_model(model, prompts, config, pair_cost)
-    if config.engine == "hf":
+    if find_engine(config.engine).samples_with_policy:
         check_sampling(model, tokenizer, prompts[0], config.model)
     optimizer = torch.optim.AdamW(
         [p for p in model.parameters() if p.requires_grad],
