@@ -102,13 +102,14 @@ def test_two_steps_of_the_trainer(runs):
     assert (summary["objective"], summary["schedule"]) == (f"{MODULE}:louder", f"{MODULE}:Shrinking")
 
 
-def test_it_goes_on_where_it_was_stopped(runs, tmp_path, monkeypatch):
+def test_it_goes_on_where_it_was_stopped(model, tmp_path, monkeypatch):
     without_pictures(monkeypatch)
-    shutil.copytree(runs / "own0", tmp_path / "run")
-    config = tmp_path / "run" / "config.yaml"
-    config.write_text(config.read_text().replace("steps: 2", "steps: 3"))
-    train.main(["--resume", str(tmp_path / "run")])
-    assert [row["alpha"] for row in metrics_without_times(tmp_path / "run")] == [0.45, 0.225, 0.1125]
+    run = tmp_path / "run"
+    train.main(own(model, run, steps=3, save_every=1))
+    (run / "summary.json").unlink()  # as if it had been killed in its third step
+    shutil.rmtree(run / "checkpoints" / "step-3")
+    train.main(["--resume", str(run)])
+    assert [row["alpha"] for row in metrics_without_times(run)] == [0.45, 0.225, 0.1125]
 
 
 def test_the_report(runs):

@@ -419,8 +419,9 @@ def test_truncated_completions_are_kept_or_left_out_and_counted(model, tmp_path)
 
 def test_unloadable_model_names_the_embedded_one(tmp_path):
     (tmp_path / "empty").mkdir()
+    data = ["--data", "arithmetic", "--level", "all"]
     with pytest.raises(UserError, match=r"model .*empty' cannot be loaded: .* full/configs/tiny.yaml") as caught:
-        train.main(["--model", str(tmp_path / "empty"), "--output_dir", str(tmp_path / "run")])
+        train.main(["--model", str(tmp_path / "empty"), *data, "--output_dir", str(tmp_path / "run")])
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "run").exists()
 
@@ -436,7 +437,7 @@ def test_without_a_model_the_plain_command_ends_in_one_line(tmp_path, quiet):
     # Without --quiet accelerate adds a traceback of its own, above the last line.
     assert out.stderr.count("Traceback") == (0 if quiet else 1)
     assert ("CalledProcessError" in out.stderr) == (not quiet)
-    assert out.stderr.strip().splitlines()[-1].startswith("error: model 'Qwen/Qwen3-1.7B' cannot be loaded")
+    assert out.stderr.strip().splitlines()[-1].startswith("error: data 'math' cannot be loaded")
     assert "full/configs/tiny.yaml" in out.stderr
 
 

@@ -2050,12 +2050,13 @@ risk_switch = Exercise(
     minutes=12,
     difficulty=3,
     text=r"""
-With $z$ in place of the advantage, a large group pushes towards the arm with the largest $\mathbb{E}\,e^{\kappa R}$,
-$\kappa = \alpha/\beta_r$: an exponential utility. So an arm that pays `win` with probability `chance` beats one that
-pays `safe` for sure as soon as $\mathbb{E}\,e^{\kappa R} > e^{\kappa\cdot\text{safe}}$, even if its mean is smaller.
-Write the $\kappa \ne 0$ at which the two are equal, by bisection or otherwise, to eight digits. ($\kappa = 0$ is
-always a root; it is not the one. Divide the logarithm by $\kappa$ and the unwanted root is gone: the *certainty
-equivalent* $\frac1\kappa\log\mathbb{E}\,e^{\kappa R}$ rises with $\kappa$.)
+With $z$ in place of the advantage, a large group pushes towards the arm with the largest *certainty equivalent*
+$\frac1\kappa\log\mathbb{E}\,e^{\kappa R}$, $\kappa = \alpha/\beta_r$: an exponential utility. So an arm that pays `win` with
+probability `chance` beats one that pays `safe` for sure as soon as its certainty equivalent exceeds `safe`, even if its mean
+is smaller (or, for $\kappa < 0$, loses although its mean is larger).
+Write the $\kappa \ne 0$ at which the two are equal, by bisection or otherwise, to eight digits. ($\kappa = 0$ is always a
+root of $\mathbb{E}\,e^{\kappa R} = e^{\kappa\cdot\text{safe}}$; it is not the one. Divide the logarithm by $\kappa$ and the
+unwanted root is gone: the certainty equivalent rises with $\kappa$.)
 """,
     solution=_risk_switch,
     checks=(
@@ -2505,7 +2506,8 @@ dimension `tokens` where there are tokens.
 ## Part three: a risk attitude
 
 (The derivation is this project's; the paper does not discuss it.) On policy and with one update, $\alpha$ and
-$\beta_r$ act through $\kappa = \alpha/\beta_r$ alone: $z$ is proportional to $e^{\kappa A_i}$ minus its mean. What
+$\beta_r$ turn the push within a group through $\kappa = \alpha/\beta_r$ alone (its length
+still depends on both): $z$ is proportional to $e^{\kappa A_i}$ minus its mean. What
 that does to rewards of three values or more:
 """),
         risk_switch,
