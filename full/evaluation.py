@@ -18,7 +18,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from datasets import Dataset
 
-from full.engines.base import Engine
+from full.engines.base import Engine, answer_texts
 from full.rewards.answers import final_answer
 from full.rewards.pool import Verifier
 from full.rewards.rewards import accuracies
@@ -87,8 +87,9 @@ def problem_results(
     # them, and its batches are full. With fewer problems than processes, some have nothing to do.
     keys = [(EVALUATION_BATCH, i, k) for i in mine for k in (0, *range(samples))]  # a greedy completion draws nothing
     greedy = [True, *[False] * samples] * len(mine)
-    completions = sampler.sample([prompts[i] for _, i, _ in keys], keys, greedy=greedy).completions if mine else []
-    texts = sampler.texts(completions)
+    asked = [prompts[i] for _, i, _ in keys]
+    completions = sampler.sample(asked, keys, greedy=greedy).completions if mine else []
+    texts = answer_texts(sampler, asked, completions)
     scores = accuracies(texts, [answer for answer in answers for _ in range(1 + samples)], verifier)
     likeliest, right = _first_and_others(scores, samples)
     _, boxes = _first_and_others([final_answer(text) or None for text in texts], samples)

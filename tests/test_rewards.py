@@ -8,15 +8,17 @@ import subprocess
 import sys
 import threading
 import time
+import types
 import warnings
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
+from full.engines.base import answer_texts
 from full.errors import RewardError
 from full.rewards import pool, worker
-from full.rewards.answers import final_answer, last_boxed
+from full.rewards.answers import final_answer, last_boxed, thinking_opened_by
 from full.rewards.pool import Verifier
 from full.rewards.rewards import Rewarder, accuracies, accuracy, repetition
 
@@ -492,3 +494,28 @@ def test_real_answers_survive_the_worker(verifier):
     equal = verifier.verify([(gold, f" {gold} ") for gold in golds])
     misses = [gold for gold, same in zip(golds, equal, strict=True) if not same]
     assert len(misses) <= 0.02 * len(golds), misses
+
+
+@pytest.mark.parametrize(
+    ("prompt", "mark"),
+    [
+        ("user: 2+2?\nassistant\n<think>\n", "<think>"),
+        ("assistant\n[THINK]", "[THINK]"),
+        ("assistant\n<think>\n\n</think>\n\n", ""),  # a template that leaves thinking out
+        ("Write in <think> tags.\nassistant\n", ""),  # a user's words open nothing
+        ("", ""),
+    ],
+)
+def test_thinking_that_the_prompt_opens(prompt, mark):
+    assert thinking_opened_by(prompt) == mark
+    draft, answer = r"maybe \boxed{4}? no", r"so 5.</think> It is \boxed{5}."
+    assert final_answer(mark + draft) == (None if mark else "4")
+    assert final_answer(mark + answer) == "5"
+
+
+def test_a_completion_is_judged_after_what_its_prompt_opens():
+    words = {1: "2+2? <think>", 2: "3+3?", 7: r"maybe \boxed{4}"}
+    engine = types.SimpleNamespace(texts=lambda rows: [" ".join(words[i] for i in row) for row in rows])
+    texts = answer_texts(engine, [[1], [2], [1]], [[7], [7], [7]])
+    assert texts == [r"<think>maybe \boxed{4}", r"maybe \boxed{4}", r"<think>maybe \boxed{4}"]
+    assert answer_texts(engine, [], []) == []

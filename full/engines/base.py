@@ -6,6 +6,8 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
+from full.rewards.answers import thinking_opened_by
+
 
 @dataclass(frozen=True)
 class Samples:
@@ -60,6 +62,17 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Let go of what the engine holds."""
+
+
+def answer_texts(engine: Engine, prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]]) -> list[str]:
+    """The completions as text, each after the mark of thinking that its prompt's end opens, if it does.
+
+    The prompt's end is read as the completions are: where the marks of thinking are special tokens, they vanish from both.
+    """
+    tails = [tuple(prompt[-16:]) for prompt in prompts]
+    distinct = list(dict.fromkeys(tails))
+    marks = dict(zip(distinct, map(thinking_opened_by, engine.texts(distinct)), strict=True)) if distinct else {}
+    return [marks[tail] + text for tail, text in zip(tails, engine.texts(completions), strict=True)]
 
 
 def end_ids(model: nn.Module, tokenizer: Any) -> list[int]:

@@ -39,6 +39,17 @@ def after_thinking(completion: str) -> str:
     return "" if open_ else completion[start:]
 
 
+def thinking_opened_by(prompt: str) -> str:
+    """The mark with which a prompt's end opens thinking, as some chat templates do; "" if it ends otherwise.
+
+    The completion then begins in the middle of thinking, without the mark that `after_thinking` looks for.
+    """
+    *_, last = (None, *_THINKING.finditer(prompt))
+    if last is None or last[1] or last[2] or prompt[last.end() :].strip():
+        return ""
+    return last[0]
+
+
 def last_boxed(text: str) -> str | None:
     r"""Content of the last complete \boxed{...} (or \fbox{...}) of a text, braces matched; None if there is none.
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from full.engines.base import Samples
+from full.engines.base import Samples, answer_texts
 from full.logprobs.packing import Ids
 from full.logprobs.scoring import score
 from full.rewards.numbering import answer_number
@@ -100,7 +100,7 @@ class Judged:
     """What is known of some completions beside their tokens.
 
     rows: the problem of each.
-    texts: without special tokens.
+    texts: without special tokens, after the mark of thinking where the prompt opens it.
     rewards: the weighted sums.
     parts: the values of each reward function, by its name.
     truncated: whether a completion did not come to its own end.
@@ -132,7 +132,8 @@ def reward_groups(trainer: Trainer, positions: list[int], slots: Sequence[int], 
     """Reward what `sample_groups` drew for these places."""
     size, engine = trainer.config.group_size, trainer.engine
     rows = [row for slot in slots for row in [trainer.problems[positions[slot]]] * size]
-    texts = engine.texts(samples.completions)
+    prompts = [trainer.prompts[positions[slot]] for slot in slots for _ in range(size)]
+    texts = answer_texts(engine, prompts, samples.completions)
     rewards, parts = trainer.rewarder([row["prompt"] for row in rows], texts, rows)
     return Judged(rows, texts, rewards, parts, [not engine.ended(ids) for ids in samples.completions])
 
