@@ -104,7 +104,7 @@ class ComputeTypeCache(DynamicCache):
         return super().update(key_states, value_states, *args, **kwargs)
 
 
-def decodes_plainly(model: nn.Module) -> bool:
+def decodes_plainly(model: Any) -> bool:
     """Whether the next token needs nothing but ids, mask, positions and a cache whose rows can be selected.
 
     Then the sampler has a loop of its own; a model that prepares more for its forward pass goes through generate.
@@ -117,7 +117,7 @@ def decodes_plainly(model: nn.Module) -> bool:
     return wanted <= set(inspect.signature(model.forward).parameters) and caches_only_keys_and_values(model)
 
 
-def caches_only_keys_and_values(model: nn.Module) -> bool:
+def caches_only_keys_and_values(model: Any) -> bool:
     """Whether all that a model remembers of a prompt are keys and values, which can be given to several completions.
 
     Not so with the states of recurrent and convolutional layers (LFM2, Qwen3-Next, Mamba, Falcon-H1): their layers in the
@@ -149,7 +149,7 @@ class Sampler:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: Any,
         tokenizer: Any,
         seed: int,
         temperature: float,
@@ -198,8 +198,8 @@ class Sampler:
         was_training = self.model.training
         self.model.eval()
         for rows in even_parts(order, self.rows_at_once):
-            columns = ([column[i] for i in rows] for column in (prompts, keys, likeliest))
-            found, values = complete(*columns, limit or self.max_new_tokens)
+            chosen = [prompts[i] for i in rows], [keys[i] for i in rows], [likeliest[i] for i in rows]
+            found, values = complete(*chosen, limit or self.max_new_tokens)
             for i, ids in zip(rows, found, strict=True):
                 completions[i] = ids
             known.append(values)
