@@ -233,10 +233,9 @@ def test_grading_twice_gives_the_same_marks(results, tmp_path):
 
 
 def test_a_stubborn_loop_is_killed_and_the_rest_still_counts(tmp_path):
-    stubborn = (
-        "def box_cox(log_w, alpha):\n    while True:\n        try:\n            pass\n        except BaseException:\n"
-        "            pass\n"
-    )
+    # A loop in C runs no bytecode, so no signal's handler gets a turn. (A `while` around `try` is now and then left between
+    # two of its turns.)
+    stubborn = "def box_cox(log_w, alpha):\n    return sum(iter(int, 1))\n"
     book = solved(SMALL, "stubborn", box_cox=stubborn)
     small = replace(A1, parts=(A1["by_hand"], A1["box_cox"]))
     result = grade(
