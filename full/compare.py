@@ -13,13 +13,13 @@ import os
 import sys
 from itertools import combinations
 from pathlib import Path
-from typing import NoReturn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this checkout, whatever else is installed
 if __name__ == "__main__":
     os.environ.pop("MPLBACKEND", None)  # a notebook's, which may not be installed here; the figures need none
 
 from full.errors import UserError, printable
+from full.options import CommandParser
 from full.report.comparison import draw, gain_rows, group_runs, notes, pair_rows, read_finished_run, show, write_csv
 from full.trainer.launch import quiet_exit
 
@@ -60,11 +60,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         UserError: an unknown one, or a file that could not be written.
     """
 
-    class Parser(argparse.ArgumentParser):
-        def error(self, message: str) -> NoReturn:
-            raise UserError(f"{message}. See --help for all options.")
-
-    parser = Parser(prog="python full/compare.py", description=str(__doc__).split("\n\n")[0], allow_abbrev=False)
+    parser = CommandParser(prog="python full/compare.py", description=str(__doc__).split("\n\n")[0], allow_abbrev=False)
     parser.add_argument("runs", nargs="+", metavar="RUN", help="Folders of finished runs, best several seeds of each.")
     parser.add_argument("--out", metavar="FILE", help="The figure. Default: compare.png beside the first run's folder.")
     parser.add_argument("--csv", metavar="FILE", help="Write the table here, and the pairs to FILE-pairs.")

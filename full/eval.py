@@ -21,7 +21,7 @@ import argparse
 import json
 import time
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 from datasets import Dataset, concatenate_datasets
 
@@ -41,6 +41,7 @@ from full.models.loading import (
     render_prompts,
     without_long_prompts,
 )
+from full.options import CommandParser
 from full.report.console import Console, plain, quiet_libraries
 from full.rewards.rewards import Rewarder
 from full.trainer.launch import quiet_exit, start_accelerator
@@ -114,11 +115,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         UserError: an unknown option or a bad value.
     """
 
-    class Parser(argparse.ArgumentParser):
-        def error(self, message: str) -> NoReturn:
-            raise UserError(f"{message}. See --help for all options.")
-
-    parser = Parser(prog="python full/eval.py", description=str(__doc__).split("\n\n")[0], allow_abbrev=False)
+    parser = CommandParser(prog="python full/eval.py", description=str(__doc__).split("\n\n")[0], allow_abbrev=False)
     add = parser.add_argument
     add("--model", required=True, help="A run's folder, a Hugging Face folder (LoRA adapters too), or a hub id.")
     add(

@@ -265,6 +265,13 @@ class Parser(argparse.ArgumentParser):
         raise UserError(message)
 
 
+class CommandParser(Parser):
+    """The parser of a command beside the trainer, whose errors name --help."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}. See --help for all options.")
+
+
 def add_options(parser: argparse.ArgumentParser, cls: type) -> None:
     """Add every option of a configuration's class under its heading; what is not given is left out of the result."""
     groups: dict[str, Any] = {}

@@ -34,7 +34,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this checkout, whatever else is installed
 
@@ -42,8 +42,10 @@ import yaml
 from tqdm import tqdm
 
 from full.errors import UserError
+from full.options import CommandParser
 from full.report.statistics import t_interval
 from full.report.units import duration
+from full.rewards.pool import available_cores
 from full.trainer.launch import quiet_exit
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -270,17 +272,8 @@ def show(sweep: Sweep, rows: Sequence[Mapping[str, Any]]) -> None:
     )
 
 
-def cores() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-    class Parser(argparse.ArgumentParser):
-        def error(self, message: str) -> NoReturn:
-            raise UserError(f"{message}. See --help for all options.")
-
-    parser = Parser(prog="python full/sweep.py", description=str(__doc__).split("\n\n")[0], allow_abbrev=False)
+    parser = CommandParser(prog="python full/sweep.py", description=str(__doc__).split("\n\n")[0], allow_abbrev=False)
     parser.add_argument("file", metavar="FILE", help="A sweep file, e.g. full/configs/experiments/stale_update.yaml.")
     parser.add_argument("--dry-run", action="store_true", help="Print the rows and what is done, and run nothing.")
     parser.add_argument("--row", type=int, metavar="K", help="Run this row alone, from 0.")
@@ -306,7 +299,7 @@ def main(argv: list[str] | None = None) -> None:
     chosen = sweep.runs if args.row is None else [sweep.runs[args.row]]
     open_runs = [run for run in chosen if not run.finished]
     print(f"{len(chosen)} runs, {len(chosen) - len(open_runs)} of them done already", flush=True)
-    failures = perform_all(open_runs, args.jobs or cores()) if open_runs else []
+    failures = perform_all(open_runs, args.jobs or available_cores()) if open_runs else []
     rows = results(sweep)
     if rows and args.row is None:
         show(sweep, rows)
