@@ -2,6 +2,7 @@
 
 import ast
 import base64
+import importlib
 import json
 import re
 import sys
@@ -12,6 +13,7 @@ import nbformat
 import pytest
 
 from tests.notebooks import WIDGET_VIEW, execute, notebooks
+from toys.questions.asking import lessons
 
 LESSONS = notebooks()
 BOOKS = {path.name: nbformat.read(path, as_version=4) for path in LESSONS}
@@ -20,6 +22,18 @@ each_lesson = pytest.mark.parametrize("name", BOOKS)
 
 def code(book) -> list:
     return [cell for cell in book.cells if cell.cell_type == "code"]
+
+
+def asked_in(book) -> list[str]:
+    return re.findall(r'\bask\(\s*"([^"]+)"', "\n".join(cell.source for cell in code(book)))
+
+
+def questions_of(name):
+    return importlib.import_module(f"toys.questions.lesson_{name[:2]}")
+
+
+MOVED = [name for name in BOOKS if name[:2] in lessons()]
+each_moved = pytest.mark.parametrize("name", MOVED)
 
 
 def test_all_lessons_are_there():
@@ -40,7 +54,7 @@ def test_first_and_last_cells(name):
     ):
         assert label in first, label
     end = "\n".join(cell.source for cell in book.cells[-3:])
-    for part in ("## Summary", "## Self-test", "SelfTest([", "## What next", "## References", "2512.22953"):
+    for part in ("## Summary", "## Self-test", "## What next", "## References", "2512.22953"):
         assert part in end, part
 
 
@@ -75,17 +89,31 @@ def test_in_colab_the_second_cell_fetches_the_toolkit(monkeypatch):
     assert sys.path[0] == "/content/apo_edu"
 
 
-@each_lesson
+@each_moved
 def test_predict_before_the_main_results(name):
-    predicts = sum(cell.source.count("Predict(") for cell in code(BOOKS[name]))
-    assert predicts >= (1 if name.startswith("00") else 2)
+    asked = asked_in(BOOKS[name])
+    assert len(asked) >= (1 if name.startswith("00") else 2)
+    assert asked == [f"{name[:2]}.{short}" for short in questions_of(name).QUESTIONS]
 
 
-@each_lesson
-def test_answers_are_folded_away(name):
-    for cell in code(BOOKS[name]):
-        if "Predict(\n" in cell.source or cell.source.startswith("SelfTest("):
-            assert cell.metadata.get("jupyter", {}).get("source_hidden")
+@each_moved
+def test_no_answer_stands_in_what_a_saved_lesson_shows_before_its_question(name):
+    """Questions and answers are in toys/questions; a saved lesson has them folded, the pictures too."""
+    book = BOOKS[name]
+    for question in questions_of(name).QUESTIONS.values():
+        explained = (question.explain or question.choices).values()
+        assert not [why for why in explained for cell in book.cells if why in cell.source]
+    for cell in code(book):
+        assert "Predict(" not in cell.source and "SelfTest(" not in cell.source
+        if "ask(" not in cell.source:
+            continue
+        (shown,) = [
+            o.data["text/html"] for o in cell.outputs if "apo-question" in o.get("data", {}).get("text/html", "")
+        ]
+        above, _, folded = shown.partition("<details><summary>Answer</summary>")
+        assert "data-choice" not in above and "<img" not in above and "data-choice" in folded
+        assert ("<img" in folded) == ("reveal=" in cell.source)
+        assert re.search(r'<img [^>]*alt="\S[^"]{20,}"', folded) or "<img" not in folded
 
 
 @each_lesson
@@ -106,6 +134,8 @@ def test_pictures_are_small_and_come_with_words(name):
     for cell in code(BOOKS[name]):
         for i, output in enumerate(cell.outputs):
             data = output.get("data", {})
+            embedded = re.findall(r"data:image/png;base64,([^\"]+)", data.get("text/html", ""))
+            size += sum(len(base64.b64decode(picture)) for picture in embedded)
             if "image/png" not in data:
                 continue
             size += len(base64.b64decode(data["image/png"]))
@@ -138,10 +168,10 @@ def test_a_lesson_defines_no_mathematics(name):
                 assert "'log_softmax'" not in inner, "a loss belongs in apo_edu"
 
 
-@each_lesson
+@each_moved
 def test_self_tests_have_three_explained_answers(name):
-    (cell,) = [cell for cell in code(BOOKS[name]) if cell.source.startswith("SelfTest(")]
-    pairs = ast.literal_eval(cell.source.removeprefix("SelfTest(").removesuffix(")"))
+    assert any(f'self_test("{name[:2]}")' in cell.source for cell in BOOKS[name].cells)
+    pairs = questions_of(name).SELF_TEST
     assert len(pairs) == 3
     assert all(len(answer.split()) >= 8 and question.endswith(("?", ".")) for question, answer in pairs)
 

@@ -23,6 +23,7 @@ from apo_edu import box_cox
 from toys import strips
 from toys.plotting import style
 from toys.widgets import FilmStrip, Knob, LiveCanvas, Predict, SelfTest, figure, film_strip
+from toys.widgets.pictures import as_png
 
 LOG_W = np.linspace(-3.0, 2.0, 101)
 WORDS = {"caption": "The weight bends.", "alt": "One curve through the origin."}
@@ -245,15 +246,20 @@ def test_predict_a_number(guess, correct, said):
     asked.choice.value = guess
     asked.commit()
     assert asked.correct is correct and said in asked.text
-    markdown = asked._repr_mimebundle_()[0]["text/markdown"]
-    assert "Choose alpha between 0 and 1." in markdown and "Above: that is too high" in markdown
+    page = asked._repr_mimebundle_()[0]["text/html"]
+    assert "Choose alpha between 0 and 1." in page and "Above.</strong> that is too high" in page
+    assert 'data-answer="0.55" data-tolerance="0.1" data-label="alpha" data-low="0.0" data-high="1.0"' in page
 
 
 def test_predict_degrades_to_a_question_with_a_folded_answer():
-    data, _ = Predict("Which KL covers?", CHOICES, answer="forward")._repr_mimebundle_()
-    question, answer = data["text/markdown"].split("<details>")
-    assert "- reverse" in question and "Yes" not in question
+    data, _ = Predict(
+        "Which KL covers?", CHOICES, answer="forward", reveal=reveal, alt="A <title>."
+    )._repr_mimebundle_()
+    question, answer = data["text/html"].split("<details>", 1)
+    assert "<li>reverse</li>" in question and "Yes" not in question
     assert all(why in answer for why in CHOICES.values())
+    assert as_png(reveal("forward"))[0] == base64.b64decode(re.search(r"base64,([^\"]+)", answer)[1])
+    assert 'alt="A &lt;title&gt;."' in answer and answer.count("<details>") == 1  # the words, inside the answer
     assert VIEW in data and "Which KL covers?" in data["text/plain"]
 
 

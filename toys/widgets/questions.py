@@ -1,5 +1,6 @@
 """Questions: predict and commit before the result is shown, and the self-test at the end of a lesson."""
 
+import base64
 import html
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -27,7 +28,7 @@ class Predict(ipywidgets.VBox):
                 label="alpha", explain={"low": "...", "right": "...", "high": "..."}, reveal=draw)
 
     In Python: set `choice.value`, call `commit()`; then `committed`, `correct`, `text` and `picture` are set. Where
-    there are no widgets it is a question in Markdown with a fold-out answer.
+    there are no widgets it is a question in HTML with a fold-out answer, and the picture for the right answer in it.
 
     Args:
         question: plain text.
@@ -37,6 +38,8 @@ class Predict(ipywidgets.VBox):
         label, explain: for a number only: the slider's label; what to say for "low", "right" and "high" answers.
         reveal: from the committed answer to a figure (or PNG bytes) with that answer drawn into it; None for none.
         alt: what the revealed picture shows.
+        name: what the question is called where answers are kept, such as "01.coins".
+        kept: called with the question after an answer was committed, to keep it; None to keep nothing.
 
     Raises:
         ValueError: on an answer that is no choice or out of range, and on missing explanations.
@@ -53,9 +56,12 @@ class Predict(ipywidgets.VBox):
         explain: Mapping[str, str] | None = None,
         reveal: Callable[[Any], Figure | bytes] | None = None,
         alt: str = "The result, with your answer drawn in.",
+        name: str = "",
+        kept: "Callable[[Predict], None] | None" = None,
     ):
         require_words(question=question, alt=alt)
-        self.question, self.answer, self._tolerance, self._reveal = question, answer, tolerance, reveal
+        self.question, self.answer, self.alt, self.name = question, answer, alt, name
+        self._tolerance, self._reveal, self._kept = tolerance, reveal, kept
         self.committed: Any = None
         self.correct: bool | None = None
         self.text, self.picture = "", b""
@@ -135,19 +141,53 @@ class Predict(ipywidgets.VBox):
             self._image.value = self.picture
             self._image.layout = {"width": f"{width}px", "max_width": "100%"}
             self._words.layout = {}
+        if self._kept is not None:
+            self._kept(self)
 
     def _repr_mimebundle_(self, **kwargs):
-        low, high = (self.choice.min, self.choice.max) if self._numeric else (None, None)
+        return {"text/html": self._as_html(), "text/plain": self._as_text()} | widget_view(self), {}
+
+    def _as_text(self) -> str:
+        return f"Predict. {self.question}\n" + "\n".join(self._asked())
+
+    def _asked(self) -> list[str]:
         if self._numeric:
-            asked = f"Choose {self.choice.description} between {low:g} and {high:g}."
-            folded = [f"**{self.answer:g}.** {self._why['right']}"]
-            folded += [f"Below: {self._why['low']}", f"Above: {self._why['high']}"]
+            return [f"Choose {self.choice.description} between {self.choice.min:g} and {self.choice.max:g}."]
+        return list(self._why)
+
+    def _as_html(self) -> str:
+        """The question for a saved notebook or a page; its data attributes let a page's script ask it without a kernel."""
+        if self._numeric:
+            facts = {"answer": self.answer, "tolerance": self._tolerance, "label": self.choice.description}
+            facts |= {"low": self.choice.min, "high": self.choice.max, "step": self.choice.step}
+            told = [("right", f"{self.answer:g}", self._why["right"])]
+            told += [("low", "Below", self._why["low"]), ("high", "Above", self._why["high"])]
+            asked = f"<p>{html.escape(self._asked()[0])}</p>"
         else:
-            asked = "\n".join(f"- {choice}" for choice in self._why)
-            folded = [f"**{self.answer}.** {self._why[self.answer]}"]
-            folded += [f"*{choice}*: {why}" for choice, why in self._why.items() if choice != self.answer]
-        markdown = f"**Predict.** {self.question}\n\n{asked}\n\n" + fold_out("Answer", "\n\n".join(folded))
-        return {"text/markdown": markdown, "text/plain": f"Predict. {self.question}\n{asked}"} | widget_view(self), {}
+            order = sorted(self._why, key=lambda choice: choice != self.answer)  # the right one first
+            facts = {"answer": self.answer}
+            told = [(choice, choice, self._why[choice]) for choice in order]
+            asked = "<ul>" + "".join(f"<li>{html.escape(choice)}</li>" for choice in self._why) + "</ul>"
+        whys = "".join(
+            f'<p data-choice="{html.escape(key)}"><strong>{html.escape(name)}.</strong> {html.escape(why)}</p>'
+            for key, name, why in told
+        )
+        shown = ""
+        if self._reveal is not None:
+            png, width = as_png(self._reveal(self.answer))
+            said = f"{self.answer:g}" if self._numeric else str(self.answer)
+            shown = (
+                f'<p>The picture as it is drawn for the answer "{html.escape(said)}":</p>'
+                f'<img src="data:image/png;base64,{base64.b64encode(png).decode()}" alt="{html.escape(self.alt)}" '
+                f'width="{width}" style="max-width: 100%; height: auto">{folded_words(self.alt)}'
+            )
+        data = "".join(
+            f' data-{key}="{html.escape(str(value))}"' for key, value in ({"name": self.name} | facts).items()
+        )
+        return (
+            f'<div class="apo-question"{data}><p><strong>Predict.</strong> {html.escape(self.question)}</p>{asked}'
+            f"<details><summary>Answer</summary>{whys}{shown}</details></div>"
+        )
 
 
 class SelfTest:
