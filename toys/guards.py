@@ -10,7 +10,7 @@ from torch import Tensor
 
 from apo_edu import EssAlpha, FixedAlpha, GuardedAlpha
 
-from .bandits import Bandit, History, Loop, equal_arms, run
+from .bandits import Bandit, History, Loop, equal_arms, run, run_all
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,8 @@ def guard_noise_study(
 def confident_but_wrong(*, seeds: int = 20, num_steps: int = 300, head_start: float = 5.0) -> dict[str, History]:
     """A policy that starts sure of a mediocre arm: what fixed alphas and the schedules make of it. {label: History}
 
-    Arm 15, of value 0.5, has `head_start` nats over the rest; arms 0-3 are worth 1. The guard stays near alpha_max, since
-    nothing improves yet; a schedule that trusts confidence alone seeks modes around the wrong arm.
+    Arm 15, of value 0.5, has `head_start` nats over the rest; arms 0-3 are worth 1. A good arm is drawn rarely, so a
+    step has to be long when it is: whoever holds alpha near 0.9 leaves, the guard as well as a fixed 0.9.
     """
     return _from_a_wrong_start(
         {
@@ -91,16 +91,42 @@ def break_the_guard(*, seeds: int = 20, num_steps: int = 300, head_start: float 
     )
 
 
-def _from_a_wrong_start(
-    schedules: dict[str, tuple[Callable[[], Any], str]], seeds: int, num_steps: int, head_start: float
-) -> dict[str, History]:
+def at_equal_steps(
+    alphas: Sequence[float] = (-1.0, 0.0, 0.35, 0.9), *, seeds: int = 20, num_steps: int = 300, head_start: float = 5.0
+) -> dict[tuple[float, bool], History]:
+    """Fixed alphas from the start of `confident_but_wrong`: with their own steps (False), and with steps of alpha 0.9's length.
+
+    Returns:
+        {(alpha, rescaled): History}. Rescaled steps differ in direction only: what is left of a difference is not step length.
+    """
+    bandit, start = _wrong_start(head_start)
+    own = Loop(closed_form=True, num_steps=num_steps, lr=0.1)
+    rescaled = replace(own, reference_alpha=0.9, matched=True)
+    loops = {(alpha, way): replace(rescaled if way else own, alpha=alpha) for alpha in alphas for way in (False, True)}
+    return run_all(bandit, loops, seeds=seeds, initial_logits=start)
+
+
+def _wrong_start(head_start: float) -> tuple[Bandit, Tensor]:
+    """Arms 0 to 3 worth 1, arm 15 worth 0.5; logits that prefer arm 15 by `head_start` nats."""
     values = equal_arms().values.clone()
     values[0, -1] = 0.5
     start = torch.zeros_like(values)
     start[0, -1] = head_start
+    return Bandit(values=values, noise=0.1), start
+
+
+def stuck(history: History) -> float:
+    """Share of the runs that end at the mediocre arm of `confident_but_wrong`: expected reward below 0.6."""
+    return float((history.expected_reward[-1] < 0.6).double().mean())
+
+
+def _from_a_wrong_start(
+    schedules: dict[str, tuple[Callable[[], Any], str]], seeds: int, num_steps: int, head_start: float
+) -> dict[str, History]:
+    bandit, start = _wrong_start(head_start)
     return {
         label: run(
-            Bandit(values=values, noise=0.1),
+            bandit,
             Loop(schedule=make, confidence_from=source, num_steps=num_steps, lr=0.1),
             seeds=seeds,
             initial_logits=start,
