@@ -22,6 +22,8 @@ import apo_edu
 from .model import Check, Exercise, Mistake, NotYet, Student
 
 LIBRARY = str(Path(apo_edu.__file__).parent)
+_HERE = str(Path(__file__).parent)
+FOLDERS = {"apo_edu": LIBRARY, "toys": str(Path(__file__).parents[1])}
 _NOT_STUDENTS = (LIBRARY, str(Path(__file__).parents[1]), "site-packages", str(Path(inspect.__file__).parent))
 
 
@@ -53,7 +55,7 @@ def judge(exercise: Exercise, answer: Any, student: Student, *, fresh: str = "",
         guarded: whether calls of the library count as a mistake.
     """
     bench = _Bench(exercise, student, fresh)
-    watch = _Watch(exercise.library)
+    watch = _Watch(exercise.library, exercise.closed)
     given = bench.results(watch(answer) if guarded else answer, exercise.seconds)
     if watch.called:
         says = f"this calls {watch.called[0]}: writing it yourself is the point here. The library's function is the referee."
@@ -134,8 +136,9 @@ class _Bench:
                     return dict.fromkeys(wrong, mistake)
                 if any_exact and not but_for_noise:
                     but_for_noise = {name: mistake for name in wrong if not their_right[name]}
-            for name in wrong:
-                if agrees.get(name) and not _is_general(given[name]):
+            for check in exact:
+                name = check.name
+                if name in wrong and agrees[name] and check.telling and not _is_general(given[name]):
                     alone.setdefault(name, mistake)
         return but_for_noise or alone
 
@@ -393,17 +396,23 @@ def _timer(which: int, number: int, seconds: float) -> Iterator[None]:
 
 
 class _Watch:
-    """Wraps answers so that calls into `apo_edu` from inside them are noted in `called`, however they are spelled."""
+    """Wraps answers so that calls into closed packages from inside them are noted in `called`, however they are spelled."""
 
-    def __init__(self, allowed: tuple[str, ...] | str):
+    def __init__(self, allowed: tuple[str, ...] | str, closed: tuple[str, ...] = ("apo_edu",)):
         self.allowed = allowed
+        self.folders = {name: FOLDERS[name] for name in closed}
         self.called: list[str] = []
 
     def __call__(self, answer: Any) -> Any:
         if self.allowed == "all" or not callable(answer):
             return answer
         if inspect.isclass(answer):
-            return lambda *args, **kwargs: _Instance(self._wrap(answer)(*args, **kwargs), self._wrap)
+
+            @functools.wraps(answer, updated=())
+            def made(*args: Any, **kwargs: Any) -> _Instance:
+                return _Instance(self._wrap(answer)(*args, **kwargs), self._wrap)
+
+            return made
         return self._wrap(answer)
 
     def _wrap(self, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -419,15 +428,23 @@ class _Watch:
         return watched
 
     def _look(self, frame: FrameType, event: str, argument: Any) -> None:
-        if event != "call" or not frame.f_code.co_filename.startswith(LIBRARY):
+        package = self._package(frame) if event == "call" else ""
+        if not package:
             return
         caller: FrameType | None = frame.f_back
         while caller is not None and caller.f_code.co_name != "watched":
-            if caller.f_code.co_filename.startswith(LIBRARY) and caller.f_code.co_name in self.allowed:
+            if caller.f_code.co_name in self.allowed and self._package(caller):
                 return  # inside a function that may be called
             caller = caller.f_back
         if frame.f_code.co_name not in self.allowed:
-            self.called.append(f"apo_edu's {frame.f_code.co_name}")
+            self.called.append(f"{package}'s {frame.f_code.co_name}")
+
+    def _package(self, frame: FrameType) -> str:
+        """The closed package that a frame's code belongs to, or ""; this folder is open: the references live here."""
+        file = frame.f_code.co_filename
+        if file.startswith(_HERE):
+            return ""
+        return next((name for name, folder in self.folders.items() if file.startswith(folder)), "")
 
 
 class _Instance:

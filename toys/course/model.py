@@ -40,6 +40,7 @@ class Check:
         floor: difference always allowed, for expected values that are zero up to rounding.
         noisy: a wrong value tells nothing here (it is rounding, or follows from another fault), so a mistake agrees with an
             answer if both are wrong.
+        telling: False where many mistakes give the same value: agreement on this check alone then names none of them.
         hint: said when the answer is wrong and no named mistake explains it.
     """
 
@@ -51,6 +52,7 @@ class Check:
     rtol: float = 1e-6
     floor: float = 0.0
     noisy: bool = False
+    telling: bool = True
     hint: str = ""
 
 
@@ -82,9 +84,12 @@ class Exercise:
         numbers: from a generator to what differs between students.
         value: the student assigns a value, not a function.
         stub: the line of a value's answer cell in the student version; `NAME = None` where empty.
-        library: functions of `apo_edu` that the answer may call; "all" for no restriction.
+        library: functions of the closed packages that the answer may call; "all" for no restriction.
+        closed: packages whose other functions the answer may not call: writing them is the point.
         seconds: time allowed for one check.
         choices: for a prediction, every choice and what is said about it afterwards.
+        together: what is said while working in place of the verdicts where not all of them are right, from the answer, so
+            that its parts cannot be guessed one by one; "" for the verdicts themselves.
     """
 
     name: str
@@ -100,8 +105,10 @@ class Exercise:
     value: bool = False
     stub: str = ""
     library: tuple[str, ...] | str = ()
+    closed: tuple[str, ...] = ("apo_edu",)
     seconds: float = 2.0
     choices: Mapping[str, str] = field(default_factory=dict)
+    together: Callable[[Any], str] | None = None
 
     @property
     def points(self) -> float:

@@ -148,14 +148,19 @@ def _written(item: Written) -> Iterator[NotebookNode]:
 
 
 def _function(item: Exercise) -> str:
-    """The reference's source under the exercise's name: head and docstring stay, the body is the solution."""
-    text = textwrap.dedent(inspect.getsource(item.solution))
-    text = text.replace(f"def {item.solution.__name__}(", f"def {item.name}(", 1)
-    text = text.replace(f"class {item.solution.__name__}", f"class {item.name}", 1)
+    """The reference's source with its body marked as the solution: head and docstring stay."""
+    text = reference(item)
     end = text.index('"""', text.index('"""') + 3) + 3
     indent = "    "
     body = text[end:].strip("\n")
     return f"{text[:end]}\n{indent}{_BEGIN}\n{body}\n{indent}{_END}"
+
+
+def reference(item: Exercise) -> str:
+    """The source of a function or class that is the reference, under the exercise's name."""
+    text = textwrap.dedent(inspect.getsource(item.solution))
+    text = text.replace(f"def {item.solution.__name__}(", f"def {item.name}(", 1)
+    return text.replace(f"class {item.solution.__name__}", f"class {item.name}", 1)
 
 
 def _value(item: Exercise) -> str:

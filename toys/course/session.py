@@ -74,6 +74,9 @@ def check(exercise: Exercise, answer: Any, *, student: Student | None = None, fr
     student = student or Student("nobody")
     verdicts = missing(exercise) if answer is _NOTHING else judge(exercise, answer, student, fresh=seed)
     text = report(exercise, verdicts)
+    if exercise.together and not grading() and not all(verdict.passed for verdict in verdicts):
+        said = exercise.together(answer)
+        text = f"{exercise.name}: not yet: {said}" if said else text
     points = sum(verdict.check.points for verdict in verdicts if verdict.passed)
     if not grading():
         print(text)
@@ -85,10 +88,14 @@ def check(exercise: Exercise, answer: Any, *, student: Student | None = None, fr
 
 
 def report(exercise: Exercise, verdicts: list[Verdict]) -> str:
-    """The verdicts in words; a diagnosis that several checks share is said once."""
+    """The points and the verdicts in words."""
     points = sum(verdict.check.points for verdict in verdicts if verdict.passed)
-    lines = [f"{exercise.name}: {points:g} of {exercise.points:g} points"]
-    said = ""
+    return "\n".join([f"{exercise.name}: {points:g} of {exercise.points:g} points", *outcomes(verdicts)])
+
+
+def outcomes(verdicts: list[Verdict]) -> list[str]:
+    """One line a check; a diagnosis that several checks share is said once."""
+    lines, said = [], ""
     for verdict in verdicts:
         if verdict.passed:
             lines.append(f"  ok       {verdict.check.title}")
@@ -97,4 +104,4 @@ def report(exercise: Exercise, verdicts: list[Verdict]) -> str:
         else:
             lines.append(f"  not yet: {verdict.check.title}: {verdict.says}")
             said = verdict.says
-    return "\n".join(lines)
+    return lines
