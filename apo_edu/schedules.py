@@ -472,7 +472,7 @@ class GuardedAlpha(Schedule):
     ours. E[max(0, noise)] > 0, so with noise_guard = 0, the paper's gate, pure reward noise of 0.07 reads as a mean
     improvement of 0.23; with 2 standard errors, of less than 0.02 (tests/test_schedules.py).
 
-    Where the reward stops rising p_t goes to 0: a guarded run at rest is a run at alpha_max.
+    Where an exact reward stops rising p_t goes to 0: a guarded run at rest is a run at alpha_max. Noise keeps the gate ajar.
 
     Args:
         alpha_max, alpha_min: the range of alpha; alpha_min <= alpha_max. The paper: 0.9 and 0.35, with entropy collapse

@@ -71,13 +71,18 @@ def median_band(ax: Axes, x: Any, runs: Any, label: str = "", **line: Any) -> Ax
 
 
 def interval_lines(ax: Axes, lines: Mapping[Any, Sequence[Any]], *, x: str = "x") -> Axes:
-    """{alpha or label: table rows}: means with 95 % intervals against the rows' column `x`; alphas take their colours."""
+    """{alpha or label: table rows}: means with 95 % intervals against the rows' column `x`; alphas take their colours.
+
+    Beside alphas the other series have hollow markers: GRPO's colour is near that of alpha 0.6.
+    """
+    beside_alphas = any(isinstance(name, float) for name in lines)
     for index, (name, rows) in enumerate(lines.items()):
         if isinstance(name, float):
             look, label = alpha_line(name), f"alpha = {name:g}"
         else:
             record = find_objective(str(name), strict=False)
             look, label = _line(index) | ({"color": record.color} if record.found else {}), str(name)
+            look |= {"markerfacecolor": "white"} if beside_alphas else {}
         means = np.array([row.mean for row in rows])
         ends = np.array([[row.mean - row.low, row.high - row.mean] for row in rows]).T.clip(min=0.0)
         places = [getattr(row, x) for row in rows]

@@ -8,7 +8,7 @@ import pkgutil
 
 from .experiment import Experiment
 
-MACHINERY = ("__main__", "experiment", "rules", "sweeps", "table")
+MACHINERY = ("__main__", "claims", "experiment", "rules", "show", "sweeps", "table")
 
 
 def load() -> dict[str, Experiment]:

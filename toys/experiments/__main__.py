@@ -19,11 +19,11 @@ import torch
 
 from ..plotting import style
 from . import load
+from .claims import RESULTS, with_claims
 from .experiment import FIRST_SEED, Experiment, Verdict
 from .table import Table
 
 ROOT = Path(__file__).parents[2]
-RESULTS = ROOT / "notebooks" / "results"
 FIGURES = Path("out") / "experiments"
 
 
@@ -92,12 +92,19 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("name", nargs="?", help='which experiment, or "all"; without it, the list')
     parser.add_argument("--seeds", type=int, help="runs of each setting (default: the experiment's own)")
     parser.add_argument("--quick", action="store_true", help="fewer settings and seeds, as in the tests")
+    parser.add_argument(
+        "--claims", action="store_true", help="write the README's table of claims anew, from the tables"
+    )
     parser.add_argument("--redraw", action="store_true", help="judge and draw the table there is, without running")
     parser.add_argument(
         "--out", type=Path, help="where the table goes (default notebooks/results, quick: out/experiments)"
     )
     options = parser.parse_args(arguments)
     experiments = load()
+    if options.claims:
+        page = RESULTS / "README.md"
+        page.write_text(with_claims(page.read_text(encoding="utf-8")), encoding="utf-8")
+        return 0
     if options.name is None:
         for experiment in experiments.values():
             print(f"{experiment.number:3} {experiment.name:20} {experiment.kind:8} {experiment.title}")

@@ -121,7 +121,7 @@ def draw(table: Table) -> tuple[Figure, str]:
         ylabel="largest |log ratio - tau A / beta_r| (nats)",
         title="The inner loop's end",
     )
-    axes[2].get_legend().set_title("")
+    axes[2].get_legend().set_title("")  # no seeds: one group
     return (
         made,
         "tau_anc limits the step only where the inner loop nearly converges; with one update a smaller tau is a "

@@ -169,7 +169,7 @@ def judge(table: Table) -> Verdict:
         f"{sum(r.mean * r.seeds for r in flow):.0f} "
         f"of {sum(r.seeds for r in flow)} flows (random jumps: {others}); out of reach, a switching alpha cycles "
         f"between "
-        f"{low:.3f} and {high:.3f} for ever, a settling one does not"
+        f"{low:.3f} and {high:.3f}, a settling one comes to rest"
     )
     clean = all(row.mean == 0 for row in cases) and all(row.mean == 0 for row in flow)
     return Verdict("holds with a condition" if clean else "does not hold", "strong", f"{said}.")

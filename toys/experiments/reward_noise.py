@@ -123,8 +123,7 @@ def draw(table: Table) -> tuple[Figure, str]:
     axes[2].set(xlabel="expected reward, naive guard minus ...", title="Each at its own best lr")
     return (
         made,
-        "A margin of two standard errors mends alpha; what it does to the outcome depends on whether a small alpha "
-        "helps.",
+        "A margin of two standard errors keeps alpha near its maximum under noise; the outcome hardly changes.",
     )
 
 

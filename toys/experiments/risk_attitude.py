@@ -193,7 +193,9 @@ def draw(table: Table) -> tuple[Figure, str]:
     axes[0, 2].set(xlabel="step", ylabel="probability of the lucky arms", title="Lucky arms, groups of 8", ylim=(0, 1))
     axes[1, 0].set_title("Lucky arms, matched steps")
     axes[1, 1].set_title("A sure 0.6 against 1 with probability 0.5, matched")
-    plotting.differences(axes[1, 2], {row.rule: row for row in table.where(part="what helps, lucky arms")})
+    remedies = {row.rule: row for row in table.where(part="what helps, lucky arms")}
+    plotting.differences(axes[1, 2], remedies)
+    axes[1, 2].set_visible(bool(remedies))
     axes[1, 2].set(xlabel="expected reward at the end (best: 1)", title="What helps, own best lr", xlim=(0.6, 1.02))
     axes[1, 2].tick_params(axis="y", labelsize=8)
     return made, (

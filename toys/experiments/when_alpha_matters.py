@@ -273,9 +273,10 @@ def draw(table: Table) -> tuple[Figure, str]:
         axes[1].errorbar(
             turned.mean, row.mean, [[row.mean - row.low], [row.high - row.mean]], fmt="v.^"[kind + 1], capsize=2,
             color=(palette.VERMILION, palette.BLACK, palette.BLUE)[kind + 1],
-            markersize=7,
+            markersize=7, label=signs.pop(kind, None),
         )  # fmt: skip
     axes[1].axhline(0.0, color="#777777", linewidth=0.9)
+    axes[1].legend(fontsize=8)
     axes[1].set(
         xlabel="angle of the gradients,\nalpha 0.9 to 0 (degrees)", ylabel="the same difference",
         title="The angle does not tell",
@@ -292,8 +293,8 @@ EXPERIMENT = Experiment(
     name="when_alpha_matters",
     title="regimes in which alpha changes the outcome, and in which it cannot",
     question="Where does the choice of alpha change what is learnt, and is it predicted by theory?",
-    paper="Reports that its variants come out alike on one task, without seeds; presents alpha as coverage against "
-    "seeking.",
+    paper="Reports that its variants come out alike on one task with binary rewards, where the choice of divergence has "
+    "limited impact; presents alpha as coverage against seeking; asks in which regimes it matters.",
     theory="Three mechanisms: risk (alpha prefers arms for their best draws), rare successes (a long step, and a large "
     "weight between prompts), and repeated updates or tied parameters (the divergence itself). None of them acts on "
     "two-valued rewards of one prompt with matched steps, nor in groups of 2.",

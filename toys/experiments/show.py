@@ -1,0 +1,80 @@
+"""Notebook 12's cells: the table of claims, one section an experiment, and a small version run live."""
+
+from IPython.display import Markdown, display
+
+from ..widgets import figure
+from . import claims, load
+from .experiment import FIRST_SEED, Experiment
+from .table import Table
+
+
+def overview() -> Markdown:
+    """The table of claims, each with a link to its section below."""
+
+    def link(claim: claims.Claim) -> str:
+        title = claims.heading(claim.experiment)
+        return f"[{title}](#{title.replace(' ', '-')})"
+
+    return Markdown("\n".join(claims.lines(link)))
+
+
+def section(name: str, *, alt: str) -> None:
+    """Question, predictions, command, figure and verdict of an experiment, from its committed table.
+
+    alt: what the figure shows, in words.
+    """
+    experiment, table = load()[name], claims.table_of(name)
+    display(Markdown(_before(experiment)))
+    if table is None:
+        command = (
+            f"python full/sweep.py {experiment.sweep}" if experiment.sweep else f"python -m toys.experiments {name}"
+        )
+        display(Markdown(f"**Not run yet.** `{command}` runs it; this section then shows its figure and its verdict."))
+        return
+    picture, caption = experiment.draw(table)
+    figure(picture, caption, alt)
+    display(Markdown(_after(experiment, table)))
+
+
+def _before(experiment: Experiment) -> str:
+    return "\n\n".join(
+        (
+            f"**Question.** {experiment.question}",
+            f"**The paper.** {experiment.paper}",
+            f"**Theory, beforehand.** {experiment.theory}",
+            f"**What was run.** {experiment.settings} **Controls.** {experiment.controls}",
+            f"**Rule, fixed beforehand.** {experiment.rule}",
+        )
+    )
+
+
+def _after(experiment: Experiment, table: Table) -> str:
+    counts = sorted({row.seeds for row in table if row.seeds})
+    seeds = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else f"{counts[0]}"
+    return "\n\n".join(
+        (
+            f"**Verdict: {table.about['verdict']}.** {table.about['in words']}",
+            f"Runs behind a number: {seeds}. `{table.about['command']}` ({table.about['seconds']} s on "
+            f"{table.about['machine']}, commit {table.about['commit']}); all numbers: "
+            f"[{experiment.name}.csv](results/{experiment.name}.csv)",
+        )
+    )
+
+
+def live(name: str, *, alt: str) -> Table:
+    """Run the quick version of a bandit experiment here and now, show its figure and verdict, and return its table.
+
+    Raises:
+        ValueError: the experiment trains a language model.
+    """
+    experiment = load()[name]
+    if experiment.run is None:
+        raise ValueError(
+            f"{name} trains a language model; expected a bandit. Run it with: python full/sweep.py {experiment.sweep}"
+        )
+    table = experiment.run(list(range(FIRST_SEED, FIRST_SEED + experiment.quick_seeds)), True)
+    picture, caption = experiment.draw(table)
+    figure(picture, caption, alt)
+    verdict = experiment.judge(table)
+    display(Markdown(f"**With {experiment.quick_seeds} seeds: {verdict.answer}.** {verdict.sentence}"))
+    return table
