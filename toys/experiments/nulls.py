@@ -1,20 +1,31 @@
 """Experiment 7, second part: the three nulls that 50 seeds left open, on 2000 new seeds."""
 
 from dataclasses import replace
-from functools import partial
 
 import torch
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from .. import plotting
+from ..bandits import History
 from .experiment import Experiment, Key, Verdict
 from .sweeps import Results, best_rates, fixed, over_rates
 from .table import Table
-from .when_alpha_matters import HIGH, LOW, NULL, REGIMES
+from .when_alpha_matters import HIGH, LOW, NULL, REGIMES, Regime
 
 OPEN = ("null: near-good decoys", "null: sparse 0/1 rewards", "null: graded, noise, 1 update")
 LATER = 1000  # the first table's seeds begin at FIRST_SEED; these begin so much further on
 CHUNK = 250  # seeds of one batched call: bounds the memory, changes no number
+
+
+def at_every_rate(regime: Regime, seeds: list[int]) -> Results:
+    """Every rule at every learning rate of a regime with one problem."""
+    problem = regime.problem(0)
+
+    def measure(history: History) -> Tensor:
+        return regime.measure(history, problem)
+
+    return over_rates(problem.task, fixed(regime.loop, (LOW, HIGH)), regime.rates or (), seeds, measure)
 
 
 def run(seeds: list[int], quick: bool) -> Table:
@@ -25,12 +36,7 @@ def run(seeds: list[int], quick: bool) -> Table:
             if regime.name != OPEN[2]:
                 continue
             regime = replace(regime, rates=(0.25,))
-        problem = regime.problem(0)
-        measure = partial(regime.measure, problem=problem)
-        parts: list[Results] = [
-            over_rates(problem.task, fixed(regime.loop, (LOW, HIGH)), regime.rates or (), fresh[i : i + CHUNK], measure)
-            for i in range(0, len(fresh), CHUNK)
-        ]
+        parts: list[Results] = [at_every_rate(regime, fresh[i : i + CHUNK]) for i in range(0, len(fresh), CHUNK)]
         best = best_rates({key: torch.cat([part[key] for part in parts]) for key in parts[0]})
         for (rule, alpha), (lr, values) in best.items():
             table.add(regime.name, rule, "outcome", values, alpha=alpha, x=lr)
