@@ -4,7 +4,9 @@ Runs (seeds) are the last dimension of every argument, and leading dimensions ar
 intervals is one call. Everything is float64 and seeded: the same numbers give the same interval.
 """
 
+import math
 from dataclasses import dataclass
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -91,6 +93,42 @@ def mean_interval(values: Tensor, *, level: float = 0.95, resamples: int = 4000,
     means = values @ _resampled_counts(values.shape[-1], resamples, seed).T / values.shape[-1]
     low, high = _ends(means, level)
     return Interval(values.mean(-1), low, high, n=values.shape[-1])
+
+
+def student_interval(values: Tensor) -> Interval:
+    """Mean over a few independent runs with its 95 % interval by Student's t: for less than 20, since a bootstrap is narrow.
+
+    Args:
+        values: [..., runs] finite, at least 2 runs.
+
+    Raises:
+        ValueError: fewer than 2 runs, or a non-finite value.
+
+    >>> print(student_interval(torch.tensor([0.2, 0.4, 0.3, 0.5, 0.1])))
+    +0.300 [+0.104, +0.496] (n = 5)
+    """
+    values = _runs("values", values)
+    n, mean = values.shape[-1], values.mean(-1)
+    half = t_quantile(n - 1) * values.std(-1) / n**0.5
+    return Interval(mean, mean - half, mean + half, n=n)
+
+
+@cache
+def t_quantile(freedom: int) -> float:
+    """The t with 95 % of Student's distribution between -t and t.
+
+    With x = sqrt(f) tan(angle), the density becomes cos(angle)^(f - 1): a smooth integral over a finite range.
+
+    >>> round(t_quantile(1), 2), round(t_quantile(4), 3)
+    (12.71, 2.776)
+    """
+    edges = torch.linspace(0.0, math.pi / 2, 200_001, dtype=torch.float64)
+    mass = torch.cumsum(((edges[1:] + edges[:-1]) / 2).cos() ** (freedom - 1), 0)
+    place = int(torch.searchsorted(mass, 0.95 * mass[-1]))
+    before = float(mass[place - 1]) if place else 0.0
+    inside = (0.95 * float(mass[-1]) - before) / (float(mass[place]) - before)
+    angle = float(edges[place]) + inside * float(edges[1])
+    return math.sqrt(freedom) * math.tan(angle)
 
 
 def paired_difference(

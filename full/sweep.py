@@ -194,7 +194,7 @@ def perform_all(runs: Sequence[SweepRun], jobs: int) -> list[str]:
 
 
 def results(sweep: Sweep) -> list[dict[str, Any]]:
-    """One row per finished run: arm, seed, each metric before and after, seconds."""
+    """One row per finished run: arm, seed, each metric before and after, what its probes say, seconds."""
     rows = []
     for run in sweep.runs:
         if run.finished:
@@ -209,8 +209,20 @@ def results(sweep: Sweep) -> list[dict[str, Any]]:
                             "pass@8 put eval_samples: 8 into the sweep's options."
                         )
                     row[f"{metric} {when}"] = summary[f"eval_{when}"][metric]
-            rows.append({**row, "seconds": summary["seconds"]})
+            rows.append({**row, **probed(run.folder), "seconds": summary["seconds"]})
     return rows
+
+
+def probed(folder: Path) -> dict[str, float]:
+    """What a run's probes wrote (full/trainer/probes.py), as "NAME STAGE"; of a resumed run the last word counts."""
+    path = folder / "probes.jsonl"
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
+    return {
+        f"{name} {line['stage']}": value
+        for line in lines
+        for name, value in line.items()
+        if name not in ("step", "stage")
+    }
 
 
 def table(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> list[dict[str, Any]]:
@@ -262,7 +274,7 @@ def show(sweep: Sweep, rows: Sequence[Mapping[str, Any]]) -> None:
     Console(width=None if sys.stdout.isatty() else 150).print(made)
     sweep.folder.mkdir(parents=True, exist_ok=True)
     with open(sweep.folder / "results.csv", "w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
+        writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)))
         writer.writeheader()
         writer.writerows(rows)
     print(

@@ -7,7 +7,7 @@ import torch
 
 from apo_edu import GroupBatch, GuardedAlpha, objectives
 from toys import bandits, closed_form
-from toys.bandits import Bandit, Changing, Loop, equal_arms, run, run_all, sweep, tied_features
+from toys.bandits import Bandit, Changing, Loop, contextual, equal_arms, run, run_all, sweep, tied_features
 
 
 def test_a_seed_is_the_same_run_whatever_runs_beside_it():
@@ -175,3 +175,23 @@ def test_bad_input_says_what_to_do():
         Bandit(values=torch.ones(1, 2), noise=0.1, chance=torch.tensor([[0.5, 1.0]]))
     with pytest.raises(ValueError, match="expected probabilities"):
         Bandit(values=torch.tensor([[0.5, 2.0]]), chance=torch.tensor([[0.5, 2.0]]))
+
+
+def test_mini_batches_take_each_context_once():
+    # With a parameter of its own for every context nothing is stale: two halves are one whole with twice the step.
+    bandit = contextual(4, 6, seed=1)
+    halves = run(bandit, Loop(num_steps=20, updates=2, mini_batches=2, lr=2.0), seeds=3)
+    whole = run(bandit, Loop(num_steps=20, lr=4.0), seeds=3)
+    torch.testing.assert_close(halves.expected_reward, whole.expected_reward, rtol=0, atol=1e-12)
+    shared = {"features": tied_features(4, 2), "seeds": 3}
+    stale = {
+        name: run(
+            bandit, Loop(num_steps=20, updates=2, mini_batches=2, lr=2.0, off_policy=name), **shared
+        ).expected_reward
+        for name in ("none", "ratio")
+    }
+    assert not torch.allclose(
+        stale["none"], stale["ratio"], atol=1e-3
+    )  # by what contexts share the second half is stale
+    with pytest.raises(ValueError, match="mini_batches is 3 for 4 contexts; expected a divisor"):
+        run(bandit, Loop(mini_batches=3), seeds=1)

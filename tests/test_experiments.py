@@ -158,6 +158,92 @@ def test_a_trainer_experiment_is_judged_from_its_runs(capsys, monkeypatch, tmp_p
         Verdict("yes", "weak", "")
 
 
+def runs_of(path, arms, column="pass@1 after"):
+    """A results.csv from {arm: value of each seed}."""
+    lines = [f"{arm},{seed},{value},1" for arm, values in arms.items() for seed, value in enumerate(values)]
+    path.write_text("\n".join([f"arm,seed,{column},seconds", *lines]) + "\n")
+    return path
+
+
+def test_differences_of_a_sweep_are_the_pairs_that_were_asked_for(tmp_path):
+    path = runs_of(
+        tmp_path / "r.csv", {"a": [1.0, 2.0, 3.0], "b": [2.0, 4.0, 6.0], "c": [0.0, 1.0]}, "rank tokens first"
+    )
+    table = Table.from_runs(path, pairs=(("b", "a"), ("c", "b"), ("d", "a")))
+    assert {row.metric for row in table} == {"rank tokens", "rank tokens minus a", "rank tokens minus b"}
+    # Differences 1, 2, 3: mean 2, standard error 1 / sqrt(3), and Student's t of two degrees of freedom is 4.303.
+    row = table.one(part="first", rule="b", metric="rank tokens minus a")
+    assert (row.mean, row.low) == (2.0, pytest.approx(2 - 4.303 / 3**0.5, abs=1e-3))
+    assert table.one(part="first", rule="c", metric="rank tokens minus b").seeds == 2
+
+
+@pytest.mark.parametrize(
+    ("gains", "answer"),
+    [
+        ({"": (0.05, 0.04)}, "holds"),
+        ({"": (0.05, 0.01)}, "does not hold"),  # ratio and clip close a fifth
+        ({"": (0.0, 0.0)}, "does not hold"),  # no gap
+        ({"": (0.01, 0.0), "-4": (0.05, 0.04)}, "holds with a condition"),
+    ],
+)
+def test_the_verdict_on_the_stale_update_follows_its_rule(tmp_path, gains, answer):
+    base, noise = 0.7, (0.001, -0.001, 0.0, 0.002, -0.002)
+    arms = {}
+    for kind, (grpo, mended) in gains.items():
+        arms |= {f"apo{kind}": [base] * 5}
+        arms |= {
+            f"{arm}{kind}": [base + gain + one for one in noise] for arm, gain in (("grpo", grpo), ("apo-clip", mended))
+        }
+    experiment = ALL["stale_update"]
+    table = Table.from_runs(runs_of(tmp_path / "r.csv", arms), experiment.pairs)
+    assert experiment.judge(table).answer == answer
+
+
+def test_too_few_seeds_cannot_tell_about_the_stale_update(tmp_path):
+    arms = {"apo": [0.70, 0.75], "grpo": [0.78, 0.76], "apo-clip": [0.79, 0.75]}
+    experiment = ALL["stale_update"]
+    verdict = experiment.judge(Table.from_runs(runs_of(tmp_path / "r.csv", arms), experiment.pairs))
+    assert (verdict.answer, verdict.evidence) == ("cannot be told", "weak")
+
+
+@pytest.mark.parametrize(
+    ("answers", "tokens", "default"),
+    [
+        ((0.5, 0.6), (0.5, 0.9), "tokens"),
+        ((0.8, 0.6), (0.5, 0.9), "answers"),  # above it at every stage
+        ((0.5, 0.6), (-0.1, 0.9), "answers"),  # tokens does not rank problems
+        ((0.5, 0.1), (-0.1, 0.9), "tokens"),  # neither qualifies: alpha would not move
+    ],
+)
+def test_the_default_confidence_follows_its_rule(answers, tokens, default):
+    from toys.experiments.confidence import READINGS, TRAINED, best
+
+    table, noise = Table(), torch.tensor([0.01, -0.01, 0.02, -0.02, 0.0])
+    for stage in TRAINED:
+        for name in READINGS:
+            rank, mean = {"answers": answers, "tokens": tokens}.get(name, (0.0, 0.5))
+            table.add(stage, "guarded", f"rank {name}", rank + noise)
+            table.add(stage, "guarded", f"lead {name}", rank - tokens[0] + noise)
+            table.add(stage, "guarded", f"mean {name}", mean + noise)
+    assert best(table) == default
+
+
+def test_graded_model_needs_both_more_risk_and_less_mean(tmp_path):
+    experiment, noise = ALL["graded_model"], (0.001, -0.001, 0.0, 0.002, -0.002)
+
+    def answer(digits, closeness):
+        table = Table()
+        for task, (mean, risk) in (("digits", digits), ("closeness", closeness)):
+            for metric, gap in (("reward", mean), ("risk", risk), ("sd", 0.0), ("right", 0.0)):
+                table.add("last", f"{task}-0.9", f"{metric} minus {task}-0.0", [gap + one for one in noise])
+        return experiment.judge(table).answer
+
+    assert answer((-0.1, 0.1), (-0.1, 0.1)) == "holds"
+    assert answer((-0.1, 0.1), (0.1, 0.1)) == "holds with a condition"
+    assert answer((0.1, 0.1), (0.1, -0.1)) == "does not hold"
+    assert answer((-0.1, 0.0), (0.1, 0.1)) == "cannot be told"
+
+
 def test_the_command_line_lists_and_refuses(capsys):
     assert main([]) == 0
     assert [line.split()[1] for line in capsys.readouterr().out.splitlines()] == list(ALL)

@@ -8,7 +8,14 @@ import statistics as stdlib
 import pytest
 import torch
 
-from apo_edu.statistics import mean_interval, median_quartiles, own_best, paired_difference, rank_correlation
+from apo_edu.statistics import (
+    mean_interval,
+    median_quartiles,
+    own_best,
+    paired_difference,
+    rank_correlation,
+    student_interval,
+)
 
 
 def normal(*shape, seed=0):
@@ -32,6 +39,16 @@ def test_many_runs_give_the_interval_of_the_normal_distribution():
     assert (got.high - got.low).item() == pytest.approx(2 * 1.96 * error, rel=0.05)
     half = mean_interval(values, level=0.5)
     assert (half.high - half.low).item() == pytest.approx(2 * 0.6745 * error, rel=0.07)
+
+
+def test_students_interval_covers_where_the_bootstrap_does_not():
+    # Four degrees of freedom: 2.776 in the printed tables; the runs 1 to 5 have mean 3 and standard error sqrt(2.5 / 5).
+    got = student_interval(torch.arange(1.0, 6.0))
+    assert (got.low.item(), got.high.item()) == pytest.approx((3 - 2.776 * 0.5**0.5, 3 + 2.776 * 0.5**0.5), abs=1e-3)
+    many = student_interval(normal(4000, 5))
+    assert ((many.low < 0) & (many.high > 0)).double().mean().item() == pytest.approx(0.95, abs=0.015)
+    with pytest.raises(ValueError, match="at least 2"):
+        student_interval(torch.tensor([1.0]))
 
 
 @pytest.mark.parametrize(("runs", "covered"), [(5, 0.84), (10, 0.90), (40, 0.94)])

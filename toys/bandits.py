@@ -231,7 +231,9 @@ class Loop:
         "answers" that of the arms sampled.
     group: arms sampled per context and step.
     num_steps: steps of samples.
-    updates: optimiser updates per step, all on the same samples.
+    updates: optimiser updates per step, on the same samples.
+    mini_batches: update k takes the samples of every `mini_batches`-th context alone, from context k on: with as many
+        updates each sample is used once, and the later ones are stale by what contexts share (`tied_features`).
     off_policy: "none" (the paper), "ratio" or "clip", see `objectives.coefficients`; matters from the second update on.
     anchor: "on_policy" (pi_old), "fixed" (the initial policy), or "every", renewed each `anchor_every` steps.
     optimizer: "sgd" or "adam".
@@ -255,6 +257,7 @@ class Loop:
     group: int = 8
     num_steps: int = 300
     updates: int = 1
+    mini_batches: int = 1
     off_policy: str = "none"
     anchor: str = "on_policy"
     anchor_every: int = 10
@@ -271,7 +274,7 @@ class Loop:
             raise ValueError(f"anchor is {self.anchor!r}; expected 'on_policy', 'fixed' or 'every'.")
         if self.optimizer not in OPTIMIZERS:
             raise ValueError(f"optimizer is {self.optimizer!r}; expected one of {sorted(OPTIMIZERS)}.")
-        for name, low in (("group", 2), ("num_steps", 1), ("updates", 1), ("anchor_every", 1)):
+        for name, low in (("group", 2), ("num_steps", 1), ("updates", 1), ("mini_batches", 1), ("anchor_every", 1)):
             if getattr(self, name) < low:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected at least {low}.")
         if not bool((torch.as_tensor(self.lr) > 0).all()):
@@ -404,9 +407,15 @@ def run(
     def log_policy() -> Tensor:
         return torch.log_softmax(offset + torch.einsum("cd,rda->rca", features, theta.detach()), dim=-1)
 
-    def on_parameters(coef: Tensor, sampled: Tensor, policy: Tensor) -> Tensor:
+    if contexts % loop.mini_batches:
+        raise ValueError(f"mini_batches is {loop.mini_batches} for {contexts} contexts; expected a divisor.")
+
+    def on_parameters(coef: Tensor, sampled: Tensor, policy: Tensor, update: int) -> Tensor:
         # The mean over all prompts becomes each run's own; grad of log pi(a) with respect to the logits is onehot(a) - pi.
         coef = runs * coef.view(runs, contexts, group).to(dtype)
+        if loop.mini_batches > 1:  # the mean over the contexts of this mini-batch, without the others
+            now = torch.arange(contexts) % loop.mini_batches == update % loop.mini_batches
+            coef = loop.mini_batches * coef * now[:, None]
         on_logits = torch.zeros(runs, contexts, arms, dtype=dtype).scatter_add_(-1, sampled, coef)
         on_logits -= coef.sum(-1, keepdim=True) * policy
         return torch.einsum("cd,rca->rda", features, on_logits)
@@ -452,12 +461,12 @@ def run(
                 log_pi = log_policy()
                 batch = replace(batch, logps=_prompts(log_pi.gather(-1, sampled)))
             now = log_pi.exp()
-            grad = on_parameters(_coefficients(loop, batch, order, keywords), sampled, now)
+            grad = on_parameters(_coefficients(loop, batch, order, keywords), sampled, now, update)
             norm = grad.flatten(1).norm(dim=-1)
             cosine = torch.full_like(norm, math.nan)
             if loop.reference_alpha is not None:
                 reference = closed_form.apo(*_flat(batch), alpha=torch.as_tensor(loop.reference_alpha), **temperatures)
-                other = on_parameters(reference, sampled, now)
+                other = on_parameters(reference, sampled, now, update)
                 length = other.flatten(1).norm(dim=-1)
                 cosine = (grad * other).flatten(1).sum(-1) / (norm * length).clamp(min=1e-300)
                 cosine = torch.where(norm * length > 0, cosine, math.nan)

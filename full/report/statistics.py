@@ -6,9 +6,8 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from apo_edu import LIMITS
+from apo_edu.statistics import t_quantile
 from full.evaluation import standard_error
 
 
@@ -56,13 +55,3 @@ def t_interval(values: Sequence[float]) -> tuple[float | None, float | None]:
     half = t_quantile(len(values) - 1) * standard_error(values)
     middle = statistics.fmean(values)
     return middle - half, middle + half
-
-
-def t_quantile(freedom: int) -> float:
-    """The t with 95 % of Student's distribution between -t and t.
-
-    With x = sqrt(f) tan(angle), the density becomes cos(angle)^(f - 1): a smooth integral over a finite range.
-    """
-    edges = np.linspace(0.0, np.pi / 2, 200_001)
-    mass = np.concatenate([[0.0], np.cumsum(np.cos((edges[1:] + edges[:-1]) / 2) ** (freedom - 1))])
-    return float(math.sqrt(freedom) * np.tan(np.interp(0.95, mass / mass[-1], edges)))

@@ -38,7 +38,7 @@ def perform(experiment: Experiment, seeds: int, quick: bool) -> Table:
         runs = experiment.runs
         if not runs.is_file():
             raise FileNotFoundError(f"there is no {runs} yet; make it: python full/sweep.py {experiment.sweep}")
-        table = Table.from_runs(runs)
+        table = Table.from_runs(runs, experiment.pairs)
         command = f"python full/sweep.py {experiment.sweep}; python -m toys.experiments {experiment.name}"
         with open(runs, newline="", encoding="utf-8") as file:
             seconds = sum(float(entry["seconds"]) for entry in csv.DictReader(file))

@@ -66,6 +66,7 @@ class Experiment:
     seeds, quick_seeds: how many by default, and in the quick test.
     run: from the seeds and whether to be quick to the table; None for a trainer experiment.
     sweep: the trainer's sweep file, for a trainer experiment; None for a bandit.
+    pairs: (arm, arm that is subtracted) of a sweep; empty subtracts the first arm from every other.
     judge: from the table to the verdict, by the rule.
     draw: from the table to a figure and its caption.
     key: the figure that the quick test holds.
@@ -85,15 +86,15 @@ class Experiment:
     key: Key | None = None
     run: Callable[[list[int], bool], Table] | None = None
     sweep: str | None = None
+    pairs: tuple[tuple[str, str], ...] = ()
     seeds: int = 100
     quick_seeds: int = 12
 
     def __post_init__(self) -> None:
         if (self.run is None) == (self.sweep is None):
             raise ValueError(
-                f"experiment {self.name} has {'neither' if self.run is None else 'both'} run and sweep; expected one: "
-                f"run "
-                "for a bandit, sweep (a file in full/experiments/) for the trainer."
+                f"experiment {self.name} has {'neither' if self.run is None else 'both'} run and sweep; expected one: run "
+                "for a bandit, sweep (a file in full/configs/experiments/) for the trainer."
             )
 
     @property

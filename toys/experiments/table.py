@@ -3,7 +3,7 @@
 import csv
 import io
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from apo_edu.statistics import mean_interval, median_quartiles
+from apo_edu.statistics import Interval, mean_interval, median_quartiles, student_interval
+
+# The last word of a column of a sweep: before and after the run (evaluations), or when a probe looked.
+STAGES = ("before", "after", "first", "quarter", "last")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +27,7 @@ class Row:
     x: what the part varies (group size, learning rate, ...); NaN where nothing.
     metric: what was measured, or "A minus B" for a paired difference.
     seeds: how many runs.
-    mean, low, high: the mean over seeds and its 95 % bootstrap interval.
+    mean, low, high: the mean over seeds and its 95 % interval: bootstrap, or Student's for the trainer's few seeds.
     q25, median, q75: quartiles over seeds.
     """
 
@@ -58,11 +61,19 @@ class Table:
         return iter(self.rows)
 
     def add(
-        self, part: str, rule: str, metric: str, values: Any, *, alpha: float = math.nan, x: float = math.nan
+        self,
+        part: str,
+        rule: str,
+        metric: str,
+        values: Any,
+        *,
+        alpha: float = math.nan,
+        x: float = math.nan,
+        interval: Callable[[Tensor], Interval] = mean_interval,
     ) -> Row:
-        """Append the summary of `values`, one a seed, and return it."""
+        """Append the summary of `values`, one a seed, and return it; `interval` is the bootstrap's, or Student's for few."""
         data = torch.as_tensor(values, dtype=torch.float64)
-        found, quartiles = mean_interval(data), median_quartiles(data)
+        found, quartiles = interval(data), median_quartiles(data)
         row = Row(
             part=part, rule=rule, metric=metric, seeds=found.n, mean=float(found.estimate), low=float(found.low),
             high=float(found.high), q25=float(quartiles.low), median=float(quartiles.median), q75=float(quartiles.high),
@@ -135,26 +146,37 @@ class Table:
         return cls(rows, {name: value for name, _, value in head})
 
     @classmethod
-    def from_runs(cls, path: Path) -> "Table":
+    def from_runs(cls, path: Path, pairs: Sequence[tuple[str, str]] = ()) -> "Table":
         """The table of a trainer's sweep, from the runs that it wrote, one a line (runs/sweeps/NAME/results.csv).
 
-        Its columns are arm, seed, "METRIC before", "METRIC after", seconds. The parts are "before" and "after", and the rules
-        are the arms; for every arm but the first there is the paired difference, "METRIC minus FIRST ARM", on shared seeds.
+        Its columns are arm, seed, "METRIC before", "METRIC after", "NUMBER STAGE" of the probes, seconds. The parts are the
+        stages (`STAGES`), and the rules are the arms. "METRIC minus ARM" is a paired difference, on shared seeds. Intervals
+        are Student's, since seeds are few.
+
+        Args:
+            pairs: (arm, arm that is subtracted); empty subtracts the first arm from every other.
         """
         with open(path, newline="", encoding="utf-8") as file:
             runs = list(csv.DictReader(file))
         arms: dict[str, dict[str, dict[str, str]]] = {}
         for entry in runs:
             arms.setdefault(entry["arm"], {})[entry["seed"]] = entry
-        table, (first, baseline) = cls(), next(iter(arms.items()))
-        for column in [name for name in runs[0] if name.endswith((" before", " after"))]:
+        table, first = cls(), next(iter(arms))
+        wanted = [(arm, other) for arm, other in pairs if arm in arms and other in arms]
+        wanted = wanted if pairs else [(arm, first) for arm in arms if arm != first]
+        for column in [name for name in runs[0] if name.rpartition(" ")[2] in STAGES]:
             metric, _, part = column.rpartition(" ")
             for arm, by_seed in arms.items():
-                table.add(part, arm, metric, [float(entry[column]) for entry in by_seed.values()])
-                shared = [seed for seed in by_seed if seed in baseline and arm != first]
-                if len(shared) > 1:
-                    gaps = [float(by_seed[seed][column]) - float(baseline[seed][column]) for seed in shared]
-                    table.add(part, arm, f"{metric} minus {first}", gaps)
+                values = [float(entry[column]) for entry in by_seed.values() if entry[column]]
+                if len(values) > 1:
+                    table.add(part, arm, metric, values, interval=student_interval)
+            for arm, other in wanted:
+                both = [
+                    (arms[arm][seed][column], arms[other][seed][column]) for seed in arms[arm] if seed in arms[other]
+                ]
+                gaps = [float(one) - float(two) for one, two in both if one and two]
+                if len(gaps) > 1:
+                    table.add(part, arm, f"{metric} minus {other}", gaps, interval=student_interval)
         return table
 
 

@@ -3,7 +3,7 @@
 #   sbatch full/configs/cluster/slurm.sh --config full/configs/qwen3_1.7b_math_l3.yaml --name apo-s0
 #   sbatch --nodes 2 full/configs/cluster/slurm.sh --config full/configs/qwen3_1.7b_math_l3.yaml --name apo-s0
 # With an array, one row of a sweep per job:
-#   sbatch --array 0-11 full/configs/cluster/slurm.sh --sweep full/configs/experiments/stale_update.yaml
+#   sbatch --array 0-69 full/configs/cluster/slurm.sh --sweep full/configs/experiments/stale_update.yaml
 #SBATCH --job-name=apo
 #SBATCH --nodes=1
 #SBATCH --ntasks-per-node=1
