@@ -28,9 +28,9 @@ from full.trainer.state import Trainer
 
 FILE = "probes.jsonl"
 PROBE_BATCH = EVALUATION_BATCH + 1  # neither training nor evaluation draws from it
-PROBLEMS = 150  # standard error of a rank correlation: 0.08
-TRUTH = 40  # samples behind a problem's success rate: its standard error is at most 0.08
-SPREAD_SAMPLES = 32
+PROBLEMS = 100  # standard error of a rank correlation: 0.1
+TRUTH = 32  # samples behind a problem's success rate: its standard error is at most 0.09
+SPREAD_SAMPLES = 24
 
 # Name -> (confidence_from, logp_reduction) of `group_signals`. "anchored" is left out: on policy it is 0 by construction.
 READINGS = {

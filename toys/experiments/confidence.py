@@ -78,7 +78,7 @@ def draw(table: Table) -> tuple[Figure, str]:
         xlabel="stage of training", ylabel="mean over problems", ylim=(-0.02, 1.02), title="Confidence and success"
     )
     axes[2].legend(fontsize=7, loc="upper left", bbox_to_anchor=(1.0, 1.0))
-    return made, "Readings of one group of 8 against 40 other samples of each of 150 held-out problems."
+    return made, "Readings of one group of 8 against 32 other samples of each of 100 held-out problems."
 
 
 EXPERIMENT = Experiment(
@@ -90,9 +90,9 @@ EXPERIMENT = Experiment(
     "author's code reads one plus the mean log-probability over log V ('likelihood' here).",
     theory="Log-probabilities per token of one group lie close together, so 'candidates' is near 0 whatever the policy knows; "
     "'target' reads the rewards and not the policy; 'anchored' is 0 on policy and is left out.",
-    settings="Default configuration of the tiny model, 80 steps, seeds 10 to 14; after step 1, 20 and 80 one group of 8 for "
-    "each of 150 held-out problems.",
-    controls="The success rate is read off 40 other samples of each problem, so that no luck is in both.",
+    settings="Default configuration of the tiny model, 48 steps, seeds 10 to 14; after step 1, 12 and 48 one group of 8 for "
+    "each of 100 held-out problems.",
+    controls="The success rate is read off 32 other samples of each problem, so that no luck is in both.",
     rule="A reading qualifies if its rank correlation is above 0, beyond the interval, at all three stages, and its mean at "
     "the end lets alpha move by 0.05. 'tokens' stays the default unless another reading qualifies and 'tokens' does not, or "
     "the other's rank is above that of 'tokens', beyond the interval, at all three stages. The paper's candidate set as read "

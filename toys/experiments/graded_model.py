@@ -56,7 +56,7 @@ def draw(table: Table) -> tuple[Figure, str]:
         ax.set(xlabel=f"difference in {label}", title=label)
     return (
         made,
-        "Additions with partial credit, 60 steps, one update a batch; 150 held-out problems with 32 samples each.",
+        "Additions with partial credit, 48 steps, one update a batch; 100 held-out problems with 24 samples each.",
     )
 
 
@@ -70,8 +70,8 @@ EXPERIMENT = Experiment(
     "answer and the right answer is the best for every kappa, so that only the way there can differ: between a sure part of "
     "the credit and all or nothing. With 3 values or more the direction differs (12 to 30 degrees on bandits).",
     settings="Tiny model, additions; rewards digits (share of right digits) and closeness (exp(-|error|)); alpha 0 and 0.9 at "
-    "beta_r 0.3, kappa 0 and 3; one update a batch, 60 steps of 32 prompts, lr 3e-4, seeds 10 to 14; 150 held-out problems "
-    "with 32 samples after the last step.",
+    "beta_r 0.3, kappa 0 and 3; one update a batch, 48 steps of 32 prompts, lr 3e-4, seeds 10 to 14; 100 held-out problems "
+    "with 24 samples after the last step.",
     controls="Risk is the variance within a problem as a share of what its mean allows, since a worse policy has more variance "
     "anyhow; GRPO beside it.",
     rule="On a task kappa buys variance and costs mean if alpha 0.9 minus alpha 0 is below 0 in mean reward and above 0 in "
