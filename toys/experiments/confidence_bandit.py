@@ -24,9 +24,9 @@ LOOP = Loop(closed_form=True, lr=16.0, num_steps=120, schedule=GuardedAlpha)
 ALPHA_MAX, ALPHA_MIN, REACH = 0.9, 0.35, 0.05
 
 
-def task() -> tuple[Bandit, Tensor]:
+def task(seed: int) -> tuple[Bandit, Tensor]:
     """Contexts with one right arm of 16, reward 0 or 1, and a policy that knows some of them and is sure of wrong ones too."""
-    generator = torch.Generator().manual_seed(8)
+    generator = torch.Generator().manual_seed(seed)
     right = torch.randint(ARMS, (CONTEXTS, 1), generator=generator)
     knows = 1.0 + 1.5 * torch.randn(CONTEXTS, 1, generator=generator, dtype=torch.float64)
     logits = torch.randn(CONTEXTS, ARMS, generator=generator, dtype=torch.float64)
@@ -57,29 +57,30 @@ def readings(policy: Tensor, values: Tensor, seed: int) -> dict[str, Tensor]:
 
 
 def run(seeds: list[int], quick: bool) -> Table:
-    table = Table()
-    bandit, logits = task()
+    """Every seed has contexts and a first policy of its own."""
     loops = {name: replace(LOOP, confidence_from=name) for name in (("tokens",) if quick else SOURCES)}
-    histories = run_all(bandit, loops, seeds=seeds, initial_logits=logits, snapshots=5)
-    probs = histories["tokens"].probs
-    for stage, policies in zip(STAGES, (probs[0], probs[1], probs[-1]), strict=True):
-        success = (policies * bandit.values).sum(-1)
-        found = [readings(policy, bandit.values, seed) for policy, seed in zip(policies, seeds, strict=True)]
-        table.add(stage, "tokens", "success", success.mean(-1))
-        for name in READINGS:
-            ranks = torch.tensor([
-                float(rank_correlation(one[name], truth, resamples=10).estimate) if one[name].std() > 0 else 0.0
-                for one, truth in zip(found, success, strict=True)
-            ])  # fmt: skip
-            table.add(stage, name, "rank", ranks)
-            table.add(stage, name, "mean confidence", torch.stack([one[name].mean() for one in found]))
-    for name, history in histories.items():
-        table.add("guarded by it", name, "alpha, mean", history.alpha.mean(0))
-        table.add("guarded by it", name, "alpha, lowest", history.alpha.amin(0))
-        table.add("guarded by it", name, "expected reward", final_reward(history))
-        if name != "tokens":
-            gap = final_reward(history) - final_reward(histories["tokens"])
-            table.add("guarded by it", name, "expected reward minus tokens", gap)
+    numbers: dict[tuple[str, str, str], list[float]] = {}
+    for seed in seeds:
+        bandit, logits = task(seed)
+        histories = run_all(bandit, loops, seeds=[seed], initial_logits=logits, snapshots=5)
+        probs = histories["tokens"].probs[:, 0]
+        for stage, policy in zip(STAGES, (probs[0], probs[1], probs[-1]), strict=True):
+            success = (policy * bandit.values).sum(-1)
+            numbers.setdefault((stage, "tokens", "success"), []).append(float(success.mean()))
+            for name, values in readings(policy, bandit.values, seed).items():
+                rank = float(rank_correlation(values, success, resamples=10).estimate) if values.std() > 0 else 0.0
+                numbers.setdefault((stage, name, "rank"), []).append(rank)
+                numbers.setdefault((stage, name, "mean confidence"), []).append(float(values.mean()))
+        for name, history in histories.items():
+            reward = float(final_reward(history))
+            lead = reward - float(final_reward(histories["tokens"]))
+            found = {"alpha, mean": float(history.alpha.mean()), "alpha, lowest": float(history.alpha.amin())}
+            for metric, value in (found | {"expected reward": reward, "expected reward minus tokens": lead}).items():
+                numbers.setdefault(("guarded by it", name, metric), []).append(value)
+    table = Table()
+    for (part, name, metric), values in numbers.items():
+        if (name, metric) != ("tokens", "expected reward minus tokens"):
+            table.add(part, name, metric, values)
     return table
 
 
