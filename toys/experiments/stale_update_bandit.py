@@ -189,9 +189,10 @@ EXPERIMENT = Experiment(
     "used once. Seeds from 6000 on.",
     controls="GRPO; lr 2, where the finding was made, and each rule's own best lr; alpha 0.6 at lr 2, added after a quick run "
     "of 12 seeds had not confirmed the finding with 0.9.",
-    rule="The earlier finding is confirmed if ratio and clip are below none at its setting (alpha 0.9), beyond the "
-    "intervals. The theory holds if at own best lr clip minus none is above 0 with 2 mini-batches and below 0 with 4 updates on the same samples "
-    "(graded); with a condition if one of the two; does not hold if both lie within 0.01 of 0 or the first is below 0.",
+    rule="The earlier finding is confirmed if ratio and clip are below none at its setting (alpha 0.9), beyond the intervals. "
+    "The theory holds if at own best lr clip minus none is above 0 with 2 mini-batches and below 0 with 4 updates on the "
+    "same samples (graded); with a condition if one of the two; does not hold if both lie within 0.01 of 0 or the first "
+    "is below 0.",
     run=run,
     judge=judge,
     draw=draw,
