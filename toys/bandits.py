@@ -555,6 +555,33 @@ def sweep(
     return run_all(bandit, {alpha: replace(base, alpha=alpha) for alpha in orders}, seeds=seeds, **kwargs)
 
 
+@dataclass(frozen=True)
+class AtReward:
+    """Where each run stands when its expected reward first reaches `level`; each field [runs], NaN where it never does.
+
+    steps: how many steps it took.
+    good_arms, entropy: of the policy at that step.
+    """
+
+    level: float
+    steps: Tensor
+    good_arms: Tensor
+    entropy: Tensor
+
+
+def at_reward(history: History, level: float) -> AtReward:
+    """The runs at equal reward, whatever it took to get there: what compares policies, where equal steps compare speeds."""
+    reached = history.expected_reward >= level
+    first = reached.double().argmax(0, keepdim=True)
+    ever = reached.any(0)
+
+    def there(series: Tensor) -> Tensor:
+        return torch.where(ever, series.gather(0, first)[0], math.nan)
+
+    steps = torch.arange(len(reached), dtype=torch.float64)[:, None].expand(reached.shape)
+    return AtReward(level, there(steps), there(history.good_arms), there(history.entropy))
+
+
 def _draws(seeds: Sequence[int], contexts: int, group: int, dtype: torch.dtype) -> Iterator[tuple[Tensor, Tensor]]:
     """Step by step, uniform numbers for the arms and for their luck, each [runs, contexts, group]; one stream a seed."""
     generators = {seed: torch.Generator().manual_seed(seed) for seed in dict.fromkeys(seeds)}

@@ -246,6 +246,23 @@ def against_alpha(ax: Axes, histories: Mapping[float, Any], series: str = "expec
     return ax
 
 
+def at_equal_reward(ax: Axes, reached: Mapping[float, Sequence[Any]], series: str = "good_arms") -> Axes:
+    """{alpha: [AtReward of each level]}: one series at the step where a run first has that reward, mean and 95 % interval."""
+    for alpha, found in reached.items():
+        values = np.stack([_array(getattr(one, series)) for one in found])
+        middle = values.mean(-1)
+        half = 1.96 * values.std(-1, ddof=1) / math.sqrt(values.shape[-1])
+        levels = [one.level for one in found]
+        line = alpha_line(alpha)
+        ax.plot(levels, middle, label=f"alpha = {alpha:g}", **line)
+        ax.fill_between(levels, middle - half, middle + half, color=line["color"], alpha=0.12, linewidth=0)
+    runs = {len(_array(one.steps)) for found in reached.values() for one in found}
+    labels = {"steps": "steps needed"} | SERIES_LABELS
+    ax.set(xlabel="expected reward, when it is first reached", ylabel=labels[series])
+    ax.legend(title=f"{'-'.join(map(str, sorted(runs)))} runs, mean and 95 %", title_fontsize=8, fontsize=8)
+    return ax
+
+
 def schedule_traces(ax: Axes, history: Any) -> Axes:
     """alpha, confidence and improvement of one `History` against the step."""
     steps = np.arange(len(history.alpha))
