@@ -15,9 +15,11 @@ import apo_edu
 from .. import mixtures, plotting
 from ..widgets import figure
 from .model import Assignment, Check, Code, Exercise, Mistake, NotYet, Numbers, Text, Written, prediction
+from .probes import is_the_limit
 
 ORDERS = (0.2, 0.5, 0.8, -0.5, 1.6)
 ENDS = (0.0, 1.0)
+SMALL = (1e-12, -1e-12, 1e-7, 1e-6, 1e-3, 0.02)  # orders at which a shortcut to the limit, or lost digits, show
 
 
 def log_probs(generator: torch.Generator, *shape: int, spread: float = 1.5) -> Tensor:
@@ -42,6 +44,34 @@ def near_pairs(generator: torch.Generator, numbers: Numbers) -> list[tuple[Any, 
         away = distance * torch.randn(6, generator=generator, dtype=torch.float64)
         cases.append(((log_p + away).log_softmax(-1), log_p, alpha))
     return cases
+
+
+SWITCHED = (
+    "close to an end this returns the KL itself. It is the limit, exact at alpha = 0 and 1 only: at 0.02 it is already off in "
+    "the second or third digit. Use a form that keeps its digits (torch.expm1), and the KL at the end alone."
+)
+VANISHED = (
+    "at an end this gives 0, or nearly: the numerator vanishes, but so does alpha (1 - alpha). 0/0 has a limit here."
+)
+
+
+def beside_an_end(answer: Any, log_q: Tensor, log_p: Tensor, alpha: float) -> Any:
+    """Call an answer at an order near 0 or 1; it must not give the limit there."""
+    limit = (apo_edu.forward_kl if alpha > 0.5 else apo_edu.reverse_kl)(log_q, log_p)
+    exact = apo_edu.alpha_divergence(log_q, log_p, alpha)
+    value = answer(log_q, log_p, alpha)
+    if value is not None and is_the_limit(value, limit, exact):
+        raise NotYet(SWITCHED)
+    return value
+
+
+def at_an_end(answer: Any, log_q: Tensor, log_p: Tensor, alpha: float) -> Any:
+    """Call an answer at 0 or 1; it must not vanish there."""
+    exact = apo_edu.alpha_divergence(log_q, log_p, alpha)
+    value = answer(log_q, log_p, alpha)
+    if isinstance(value, Tensor | float) and bool((abs(torch.as_tensor(value)) < 0.01 * exact).all()):
+        raise NotYet(VANISHED)
+    return value
 
 
 def slope(answer: Any, log_q: Tensor, log_p: Tensor, alpha: float) -> Tensor | None:
@@ -70,8 +100,12 @@ def _alpha_divergence(log_q: Tensor, log_p: Tensor, alpha: float) -> Tensor:
     return (log_p.exp() * (torch.expm1(log_ratio) - box_cox)).sum(-1) / (1.0 - alpha)
 
 
+def _tilted(log_q: Tensor, log_p: Tensor, alpha: float) -> Tensor:
+    return (alpha * log_q + (1 - alpha) * log_p).exp()
+
+
 def _sum(log_q: Tensor, log_p: Tensor, alpha: float) -> Tensor:
-    return (alpha * log_q + (1 - alpha) * log_p).exp().sum(-1)
+    return _tilted(log_q, log_p, alpha).sum(-1)
 
 
 def _with_limits(inner: Any, at_0: Any = apo_edu.reverse_kl, at_1: Any = apo_edu.forward_kl) -> Any:
@@ -87,6 +121,37 @@ def _with_limits(inner: Any, at_0: Any = apo_edu.reverse_kl, at_1: Any = apo_edu
 
 def _naive(log_q: Tensor, log_p: Tensor, alpha: float) -> Tensor:
     return (1 - _sum(log_q, log_p, alpha)) / (alpha * (1 - alpha))
+
+
+def _plain_kl(swap: bool) -> Any:
+    """KL(q || p), or KL(p || q) with `swap`, as it is written: first-order terms cancel."""
+
+    def kl(log_q: Tensor, log_p: Tensor) -> Tensor:
+        a, b = (log_p, log_q) if swap else (log_q, log_p)
+        return (a.exp() * (a - b)).sum(-1)
+
+    return kl
+
+
+def _zero(log_q: Tensor, log_p: Tensor) -> Tensor:
+    return 0 * log_p.sum(-1)
+
+
+def _one_sided(log_q: Tensor, log_p: Tensor, alpha: float) -> Tensor:
+    """Stable near alpha = 0 and near q = p; near alpha = 1 the two terms cancel."""
+    log_ratio = log_q - log_p
+    return (log_p.exp() * (torch.expm1(log_ratio) - apo_edu.box_cox(log_ratio, alpha))).sum(-1) / (1 - alpha)
+
+
+def _between(low: float, inner: Any) -> Any:
+    """A form that gives way to the limits within `low` of an end."""
+
+    def whole(log_q: Tensor, log_p: Tensor, alpha: float) -> Tensor:
+        if abs(alpha) < low:
+            return apo_edu.reverse_kl(log_q, log_p)
+        return apo_edu.forward_kl(log_q, log_p) if abs(1 - alpha) < low else inner(log_q, log_p, alpha)
+
+    return whole
 
 
 def _first_order(log_q: Tensor, log_p: Tensor, alpha: float) -> Tensor:
@@ -126,19 +191,31 @@ $$D_\alpha(q\,\|\,p) = \frac{1 - \sum_i q_i^\alpha\, p_i^{1-\alpha}}{\alpha(1-\a
         Check(
             name="limits",
             title="both limits, alpha = 0 and alpha = 1",
-            points=2,
+            points=1,
             cases=pairs(*ENDS, *ENDS),
+            probe=at_an_end,
             rtol=1e-8,
             hint="At an end the formula is 0/0. Which KL is the limit, and over which distribution does it average?",
         ),
         Check(
-            name="ends",
-            title="its digits close to an end, alpha = 1e-12 and 1 - 1e-12",
+            name="near_0",
+            title="its digits near alpha = 0, from 1e-12 to 0.02",
             points=1,
-            cases=pairs(1e-12, 1 - 1e-12, -1e-12),
-            rtol=1e-6,
+            cases=pairs(*SMALL),
+            probe=beside_an_end,
+            rtol=1e-7,
             noisy=True,
-            hint="Dividing 1 - sum by alpha (1 - alpha) multiplies its rounding by 1e12. What does torch.expm1 compute?",
+            hint="Dividing 1 - sum by alpha (1 - alpha) multiplies its rounding by 1/alpha. What does torch.expm1 compute?",
+        ),
+        Check(
+            name="near_1",
+            title="its digits near alpha = 1, from 1 - 0.02 to 1 - 1e-12",
+            points=1,
+            cases=pairs(*(1 - alpha for alpha in SMALL)),
+            probe=beside_an_end,
+            rtol=1e-7,
+            noisy=True,
+            hint="Here 1 - alpha is what is tiny. If yours is right near 0, use D_alpha(q || p) = D_(1 - alpha)(p || q).",
         ),
         Check(
             name="near",
@@ -184,6 +261,16 @@ $$D_\alpha(q\,\|\,p) = \frac{1 - \sum_i q_i^\alpha\, p_i^{1-\alpha}}{\alpha(1-\a
             _with_limits(lambda log_q, log_p, alpha: (1 - alpha) * apo_edu.alpha_divergence(log_q, log_p, alpha)),
         ),
         Mistake(
+            "no divisor",
+            "this is 1 - sum: it must be divided by alpha (1 - alpha).",
+            _with_limits(lambda log_q, log_p, alpha: 1 - _sum(log_q, log_p, alpha)),
+        ),
+        Mistake(
+            "alpha squared",
+            "this divides by alpha squared; the divisor is alpha (1 - alpha).",
+            _with_limits(lambda log_q, log_p, alpha: (1 - _sum(log_q, log_p, alpha)) / alpha**2),
+        ),
+        Mistake(
             "sign",
             "the sign is turned round: a divergence is never negative. The sum is below 1 for 0 < alpha < 1.",
             lambda log_q, log_p, alpha: -apo_edu.alpha_divergence(log_q, log_p, alpha),
@@ -194,6 +281,11 @@ $$D_\alpha(q\,\|\,p) = \frac{1 - \sum_i q_i^\alpha\, p_i^{1-\alpha}}{\alpha(1-\a
             _with_limits(lambda log_q, log_p, alpha: _sum(log_q, log_p, alpha).log() / (alpha - 1)),
         ),
         Mistake(
+            "Renyi's divergence over alpha",
+            "this is Renyi's divergence over alpha, log(sum)/(alpha (alpha - 1)): ours has 1 - sum where it has a logarithm.",
+            _with_limits(lambda log_q, log_p, alpha: _sum(log_q, log_p, alpha).log() / (alpha * (alpha - 1))),
+        ),
+        Mistake(
             "Amari's alpha",
             "this is Amari's convention: its order a is 2 alpha - 1, so your alpha = 0 is our 1/2.",
             lambda log_q, log_p, alpha: apo_edu.alpha_divergence(log_q, log_p, (1 + alpha) / 2),
@@ -202,6 +294,25 @@ $$D_\alpha(q\,\|\,p) = \frac{1 - \sum_i q_i^\alpha\, p_i^{1-\alpha}}{\alpha(1-\a
             "the limits exchanged",
             "the two limits are exchanged: alpha = 1 averages log(q/p) over q, alpha = 0 averages log(p/q) over p.",
             _with_limits(apo_edu.alpha_divergence, apo_edu.forward_kl, apo_edu.reverse_kl),
+        ),
+        Mistake(
+            "one KL for both limits",
+            "both ends give KL(q || p). That is alpha = 1; alpha = 0 averages log(p/q) over p.",
+            _with_limits(apo_edu.alpha_divergence, apo_edu.forward_kl, apo_edu.forward_kl),
+        ),
+        Mistake(
+            "the other KL for both limits",
+            "both ends give KL(p || q). That is alpha = 0; alpha = 1 averages log(q/p) over q.",
+            _with_limits(apo_edu.alpha_divergence, apo_edu.reverse_kl, apo_edu.reverse_kl),
+        ),
+        Mistake(
+            "sign of the limits",
+            "the limits have the wrong sign: KL(q || p) averages log(q/p) over q, KL(p || q) averages log(p/q) over p.",
+            _with_limits(
+                apo_edu.alpha_divergence,
+                lambda log_q, log_p: -apo_edu.reverse_kl(log_q, log_p),
+                lambda log_q, log_p: -apo_edu.forward_kl(log_q, log_p),
+            ),
         ),
         Mistake(
             "the limits in bits",
@@ -227,6 +338,38 @@ $$D_\alpha(q\,\|\,p) = \frac{1 - \sum_i q_i^\alpha\, p_i^{1-\alpha}}{\alpha(1-\a
             "right in exact arithmetic, but 1 - sum cancels: near an end and near q = p all digits are lost. Start from "
             "torch.expm1, which gives exp(x) - 1 without cancelling.",
             _with_limits(_naive),
+        ),
+        Mistake(
+            "good near 0, not near 1",
+            "near alpha = 0 this keeps its digits, near alpha = 1 it divides what cancels by 1 - alpha. You need no second "
+            "formula: D_alpha(q || p) = D_(1 - alpha)(p || q), so go to the side where alpha <= 1/2 first.",
+            _with_limits(_one_sided),
+        ),
+        Mistake(
+            "good near 0, plain KL at the ends",
+            "near alpha = 1 this divides what cancels by 1 - alpha, and near q = p the KL at the ends cancels. One form cures "
+            "both: expm1(log q/p) minus the Box-Cox weight inside the sum, at 0 too, on the side where alpha <= 1/2.",
+            _with_limits(_one_sided, _plain_kl(swap=True), _plain_kl(swap=False)),
+        ),
+        Mistake(
+            "good near 1, not near 0",
+            "near alpha = 1 this keeps its digits, near alpha = 0 it divides what cancels by alpha. You need no second "
+            "formula: D_alpha(q || p) = D_(1 - alpha)(p || q), so go to the side where alpha > 1/2 first.",
+            _with_limits(lambda log_q, log_p, alpha: _one_sided(log_p, log_q, 1 - alpha)),
+        ),
+        Mistake("an early switch to the limits", SWITCHED, _between(0.05, apo_edu.alpha_divergence)),
+        Mistake(
+            "an early switch, and naive between",
+            "close to an end this returns the KL itself, which is the limit and not the value; and near q = p, where 1 - sum "
+            "cancels, the digits are lost. torch.expm1 cures both: the KL is then needed at the ends alone.",
+            _between(1e-3, _naive),
+        ),
+        Mistake("the limits are 0", VANISHED, _with_limits(apo_edu.alpha_divergence, _zero, _zero)),
+        Mistake(
+            "an epsilon in the divisor",
+            "a small constant is added to alpha (1 - alpha): at an end the result is 0 instead of the KL, and elsewhere digits "
+            "are lost. The limits are cases of their own.",
+            lambda log_q, log_p, alpha: (1 - _sum(log_q, log_p, alpha)) / (alpha * (1 - alpha) + 1e-8),
         ),
         Mistake(
             "first-order terms cancel",
@@ -265,17 +408,29 @@ $$D_\alpha(q\,\|\,p) = \frac{1 - \sum_i q_i^\alpha\, p_i^{1-\alpha}}{\alpha(1-\a
 # 1. By hand.
 
 
-def _own_coins(generator: torch.Generator) -> dict[str, Any]:
-    heads = torch.randint(55, 90, (1,), generator=generator).item() / 100
-    other = torch.randint(15, 45, (1,), generator=generator).item() / 100
-    return {"q": (heads, round(1 - heads, 2)), "p": (other, round(1 - other, 2))}
-
-
 def _coins(q: tuple[float, float], p: tuple[float, float]) -> tuple[float, float]:
     """Both KL divergences of two coins, in nats: (KL(q || p), KL(p || q))."""
     forward = sum(a * math.log(a / b) for a, b in zip(q, p, strict=True))
     reverse = sum(b * math.log(b / a) for a, b in zip(q, p, strict=True))
     return forward, reverse
+
+
+def _with_tails(heads: float) -> tuple[float, float]:
+    return heads, round(1 - heads, 2)
+
+
+def _apart(q: float, p: float) -> float:
+    forward, reverse = _coins(_with_tails(q), _with_tails(p))
+    return abs(forward - reverse)
+
+
+# Chances of heads, (q, p), whose two divergences can be told apart: for q = 1 - p they are equal.
+COINS = [(q / 100, p / 100) for q in range(55, 90) for p in range(15, 45) if _apart(q / 100, p / 100) > 0.02]
+
+
+def _own_coins(generator: torch.Generator) -> dict[str, Any]:
+    heads, other = COINS[int(torch.randint(len(COINS), (1,), generator=generator))]
+    return {"q": _with_tails(heads), "p": _with_tails(other)}
 
 
 def _changed(change: Any) -> Any:
@@ -289,8 +444,13 @@ by_hand = Exercise(
     minutes=6,
     difficulty=1,
     text=r"""
-With paper and a pocket calculator: your coins `mine["q"]` and `mine["p"]` give heads and tails with these probabilities. What
-are $\mathrm{KL}(q\,\|\,p)$ and $\mathrm{KL}(p\,\|\,q)$, in nats, to three digits?
+The Kullback-Leibler divergence averages the logarithm of a ratio of probabilities, over the first of the two distributions:
+
+$$\mathrm{KL}(q\,\|\,p) = \sum_i q_i \log\frac{q_i}{p_i}$$
+
+With the natural logarithm its unit is the nat. Your coins `mine["q"]` and `mine["p"]` give heads and tails with these
+probabilities. With paper and a pocket calculator: what are $\mathrm{KL}(q\,\|\,p)$ and $\mathrm{KL}(p\,\|\,q)$, in nats, to
+three decimals?
 """,
     stub="by_hand = None  # the pair (KL(q || p), KL(p || q)), two numbers in brackets",
     value=True,
@@ -299,10 +459,11 @@ are $\mathrm{KL}(q\,\|\,p)$ and $\mathrm{KL}(p\,\|\,q)$, in nats, to three digit
     checks=(
         Check(
             name="both",
-            title="both divergences, to three digits",
+            title="both divergences, to three decimals",
             points=2,
             cases=lambda generator, numbers: [()],
-            rtol=3e-3,
+            rtol=0.0,
+            floor=1e-3,
             hint="Write down the two terms of each sum, heads and tails, and add them: natural logarithms, both signs.",
         ),
     ),
@@ -339,6 +500,21 @@ are $\mathrm{KL}(q\,\|\,p)$ and $\mathrm{KL}(p\,\|\,q)$, in nats, to three digit
             "heads only",
             "this is the term of heads alone: tails has a term too, with the opposite sign.",
             lambda q, p: (q[0] * math.log(q[0] / p[0]), p[0] * math.log(p[0] / q[0])),
+        ),
+        Mistake(
+            "tails only",
+            "this is the term of tails alone: heads has a term too, with the opposite sign.",
+            lambda q, p: (q[1] * math.log(q[1] / p[1]), p[1] * math.log(p[1] / q[1])),
+        ),
+        Mistake(
+            "the entropies",
+            "these are the entropies of the two coins; a divergence compares one coin with the other.",
+            lambda q, p: (-sum(a * math.log(a) for a in q), -sum(a * math.log(a) for a in p)),
+        ),
+        Mistake(
+            "the sum of both",
+            "one of the two is the sum of both divergences; each is asked for by itself.",
+            _changed(lambda f, r: (f + r, f + r)),
         ),
         Mistake(
             "no average",
@@ -439,9 +615,9 @@ In five sentences or fewer: where do the digits of the naive form go as $q\to p$
 of *your* `alpha_divergence` keeps them? Copy that line and say what it does.
 """,
     rubric=(
-        (1, "the sum is 1 minus a number of second order in the distance, and numbers near 1 are 2e-16 apart"),
-        (1, "so the relative error grows as 1e-15 / distance^2, with the digits in the table as evidence"),
-        (1, "names a line of their own and says why nothing cancels in it (every summand is small, or of one sign)"),
+        (1, "how large the wanted number is, how large the sum is, and how far apart float64 numbers of that size are"),
+        (1, "the rate of the relative error in the distance that follows, with the digits in the table as evidence"),
+        (1, "names a line of their own and says why nothing cancels in it"),
     ),
     answer=r"""
 The sum $\sum q^\alpha p^{1-\alpha}$ is $1 - \tfrac{\alpha(1-\alpha)}{2}\sum p\,(\log q/p)^2 + \dots$, so what is wanted is of
@@ -472,6 +648,21 @@ def weights_at(*orders: float, spread: float = 1.5) -> Any:
 def _bent(inner: Any, at_0: Any = lambda log_w: log_w) -> Any:
     """A wrong weight beside the right limit at 0."""
     return lambda log_w, alpha: at_0(log_w) if alpha == 0 else inner(log_w, alpha)
+
+
+SWITCHED_TO_LOG = (
+    "near alpha = 0 this returns log w itself. It is the limit, exact at alpha = 0 only: at 0.02 it is already off in the "
+    "second or third digit. torch.expm1 keeps the digits for every alpha other than 0."
+)
+
+
+def beside_0(answer: Any, log_w: Tensor, alpha: float) -> Any:
+    """Call an answer near alpha = 0, or where log w is tiny; near 0 it must not give the limit."""
+    limit, exact = log_w.clone(), apo_edu.box_cox(log_w, alpha)
+    value = answer(log_w, alpha)
+    if value is not None and is_the_limit(value, limit, exact):
+        raise NotYet(SWITCHED_TO_LOG)
+    return value
 
 
 def _powers(log_w: Tensor, alpha: float) -> Tensor:
@@ -511,9 +702,10 @@ its digits kept where $\alpha\log w$ is tiny.
             title="its digits where alpha log w is tiny",
             points=1,
             noisy=True,
-            rtol=1e-10,
+            rtol=1e-8,
+            probe=beside_0,
             cases=lambda generator, numbers: [
-                *weights_at(1e-9)(generator, numbers),
+                *weights_at(1e-9, -1e-9, 1e-7, 1e-5, 1e-3, 0.02)(generator, numbers),
                 *weights_at(0.5, spread=1e-10)(generator, numbers),
             ],
             hint="w^alpha is near 1, and subtracting 1 leaves its rounding. What does torch.expm1 compute?",
@@ -524,6 +716,29 @@ its digits kept where $\alpha\log w$ is tiny.
             "log w taken for w",
             "log_w is a logarithm: w is its exponential.",
             _bent(lambda log_w, alpha: (log_w**alpha - 1) / alpha),
+        ),
+        Mistake(
+            "a power of the logarithm",
+            "log_w is a logarithm, so log_w**alpha is not w^alpha, which is exp(alpha log w). Then subtract 1 and divide "
+            "by alpha.",
+            _bent(lambda log_w, alpha: log_w**alpha),
+        ),
+        Mistake(
+            "brackets missing",
+            "this subtracts 1/alpha from w^alpha: the brackets are missing, (w^alpha - 1) / alpha.",
+            _bent(lambda log_w, alpha: (alpha * log_w).exp() - 1 / alpha),
+        ),
+        Mistake(
+            "1 - w^alpha",
+            "away from alpha = 0 the sign is turned round: w^alpha - 1, not 1 - w^alpha.",
+            _bent(lambda log_w, alpha: -apo_edu.box_cox(log_w, alpha)),
+        ),
+        Mistake(
+            "a series cut off",
+            "log w + alpha (log w)^2 / 2 is the beginning of a series: good for small alpha log w only. The weight itself "
+            "is asked "
+            "for.",
+            _bent(lambda log_w, alpha: log_w + alpha * log_w**2 / 2),
         ),
         Mistake(
             "1/alpha missing",
@@ -561,6 +776,17 @@ its digits kept where $\alpha\log w$ is tiny.
             _bent(apo_edu.box_cox, torch.zeros_like),
         ),
         Mistake(
+            "the limit is w",
+            "at alpha = 0 this gives w = exp(log_w): take the limit of the whole weight, in which w stands as exp(alpha "
+            "log w).",
+            _bent(apo_edu.box_cox, torch.exp),
+        ),
+        Mistake(
+            "the limit is log log w",
+            "at alpha = 0 this takes the logarithm of a logarithm: log_w is log w already.",
+            _bent(apo_edu.box_cox, torch.log),
+        ),
+        Mistake(
             "the limit is w - 1",
             "w - 1 is the other end, alpha = 1; at alpha = 0 the weight is log w.",
             _bent(apo_edu.box_cox, torch.expm1),
@@ -575,6 +801,11 @@ its digits kept where $\alpha\log w$ is tiny.
             "digits lost",
             "right in exact arithmetic, but w^alpha - 1 subtracts numbers near 1: start from torch.expm1.",
             _bent(_powers),
+        ),
+        Mistake(
+            "an early switch to the limit",
+            SWITCHED_TO_LOG,
+            lambda log_w, alpha: log_w if abs(alpha) < 0.05 else apo_edu.box_cox(log_w, alpha),
         ),
         Mistake("alpha ignored", "this is log w for every alpha.", lambda log_w, alpha: log_w),
         Mistake(
@@ -612,6 +843,22 @@ def without_autograd(answer: Any, log_q: Tensor, log_p: Tensor, alpha: float) ->
                 "this asks autograd for the gradient; write the closed form, and let autograd be your own check."
             ) from None
         raise
+
+
+SWITCHED_WEIGHT = (
+    "near alpha = 0 this puts the limit, the weight of alpha = 0, in place of the weight itself. The limit is exact at "
+    "alpha = 0 "
+    "only: at 0.02 the gradient is already off in the second or third digit. torch.expm1 keeps the digits."
+)
+
+
+def beside_the_limit(answer: Any, log_q: Tensor, log_p: Tensor, alpha: float) -> Any:
+    """Call an answer near alpha = 0, without autograd; it must not give the limit."""
+    limit, exact = (apo_edu.alpha_divergence_grad(log_q, log_p, order) for order in (0.0, alpha))
+    value = without_autograd(answer, log_q, log_p, alpha)
+    if value is not None and is_the_limit(value, limit, exact):
+        raise NotYet(SWITCHED_WEIGHT)
+    return value
 
 
 def _weights(log_q: Tensor, log_p: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
@@ -692,10 +939,10 @@ neither blow up nor lose its digits. Compare it with autograd through your `alph
             name="digits",
             title="its digits near alpha = 0",
             points=1,
-            cases=pairs(1e-11, -1e-11),
-            rtol=1e-6,
+            cases=pairs(1e-11, -1e-11, 1e-7, 1e-5, 1e-3, 0.02),
+            rtol=1e-7,
             noisy=True,
-            probe=without_autograd,
+            probe=beside_the_limit,
             hint="r^alpha is near 1, and 1/alpha multiplies its rounding. Start from the Box-Cox weight.",
         ),
         Check(
@@ -715,7 +962,8 @@ neither blow up nor lose its digits. Compare it with autograd through your `alph
         ),
         Mistake(
             "no centring",
-            "this is -p z: the softmax's derivative also has the term -p_j, which subtracts the mean E_p z.",
+            "this treats every log p_j as if it could move alone. Raising one logit lowers all other probabilities: what is "
+            "d log p_i / d u_j for i other than j? Your numbers do not sum to 0 over the group; they must.",
             lambda log_q, log_p, alpha: -_weights(log_q, log_p, alpha)[0] * _weights(log_q, log_p, alpha)[1],
         ),
         Mistake(
@@ -765,6 +1013,36 @@ neither blow up nor lose its digits. Compare it with autograd through your `alph
             "this is the derivative with every log p_i taken as free: p is a softmax of u, so its sum is fixed.",
             lambda log_q, log_p, alpha: -(alpha * log_q + (1 - alpha) * log_p).exp() / (alpha if alpha else 1.0),
         ),
+        Mistake(
+            "1/(1 - alpha) left over",
+            "the factor 1/(1 - alpha) of D is still there: the derivative of p^(1 - alpha) brings 1 - alpha, which cancels it.",
+            lambda log_q, log_p, alpha: _grad(log_q, log_p, alpha) / torch.tensor(1 - alpha).double(),
+        ),
+        Mistake(
+            "q in the softmax's derivative",
+            "the sum is multiplied by q_j; the derivative of softmax at p has p_j there.",
+            lambda log_q, log_p, alpha: (
+                _grad(log_q, log_p, alpha)
+                if alpha == 0
+                else -(_tilted(log_q, log_p, alpha) - log_q.exp() * _sum(log_q, log_p, alpha)[..., None]) / alpha
+            ),
+        ),
+        Mistake(
+            "the limit is p - q",
+            "at alpha = 0 this is p - q, the gradient at the other end, alpha = 1.",
+            lambda log_q, log_p, alpha: _grad(log_q, log_p, alpha or 1.0),
+        ),
+        Mistake(
+            "mean over the first dimension",
+            "the mean runs over the first dimension, the batch; a group is the last one: .sum(-1, keepdim=True).",
+            lambda log_q, log_p, alpha: (
+                -_weights(log_q, log_p, alpha)[0]
+                * (
+                    _weights(log_q, log_p, alpha)[1]
+                    - (_weights(log_q, log_p, alpha)[0] * _weights(log_q, log_p, alpha)[1]).sum(0, keepdim=True)
+                )
+            ),
+        ),
         Mistake("NaN at alpha = 0", "0/0 at alpha = 0: there the weight is log(q/p).", _nan_at_0),
         Mistake(
             "zero at alpha = 0",
@@ -776,6 +1054,11 @@ neither blow up nor lose its digits. Compare it with autograd through your `alph
             "right in exact arithmetic, but near alpha = 0 the powers are all near 1, and 1/alpha multiplies "
             "their rounding: start from the Box-Cox weight.",
             _by_powers,
+        ),
+        Mistake(
+            "an early switch to the limit",
+            SWITCHED_WEIGHT,
+            lambda log_q, log_p, alpha: _grad(log_q, log_p, alpha if abs(alpha) > 0.05 else 0.0),
         ),
         Mistake("centred over the batch", "the mean is taken over the batch too: .sum(-1, keepdim=True).", _no_keepdim),
         Mistake(
@@ -982,6 +1265,23 @@ given on a grid. A density becomes probabilities on the grid when it is normalis
             _searched(apo_edu.alpha_divergence, lambda m, s, v: (m, math.log(s), v)),
         ),
         Mistake(
+            "indices",
+            "these are the places in the lists of candidates; the candidates themselves are asked for.",
+            lambda x, log_q, alpha, means, sds: _searched(
+                apo_edu.alpha_divergence, lambda m, s, v: (means.tolist().index(m), sds.tolist().index(s), v)
+            )(x, log_q, alpha, means, sds),
+        ),
+        Mistake(
+            "returns inside the loop",
+            "this returns after the first mean: `return` stands inside the loop, one indentation too far to the right.",
+            lambda x, log_q, alpha, means, sds: _searched(apo_edu.alpha_divergence)(x, log_q, alpha, means[:1], sds),
+        ),
+        Mistake(
+            "sign of the exponent",
+            "the exponent has no minus: this density grows away from its mean.",
+            _searched(apo_edu.alpha_divergence, shape=lambda x, mean, sd: 0.5 * ((x - mean) / sd) ** 2),
+        ),
+        Mistake(
             "mean for sum",
             "mean and sd are right, but the divergence is averaged over the grid instead of summed.",
             _searched(apo_edu.alpha_divergence, lambda m, s, v: (m, s, v / 161)),
@@ -1029,11 +1329,8 @@ between the two values of $\alpha$ in your picture, say why not. Then: which lin
 the two is paid?
 """,
     rubric=(
-        (1, "KL(q || p): mass of q where p has none costs q log(q/p) without bound; with a number"),
-        (
-            1,
-            "KL(p || q): mass of p in the valley, where q is small, is what costs; near modes have no valley; with a number",
-        ),
+        (1, "KL(q || p): which mass costs, where, and how much, with a number of your mixture"),
+        (1, "KL(p || q): the same; and the case in which nothing changes with alpha, if it is yours"),
         (1, "names the line of their own where q and p enter, and says what exchanging them would do"),
     ),
     answer=r"""
@@ -1055,16 +1352,16 @@ lyapunov_statement = Written(
     difficulty=3,
     text=r"""
 The policy $p = \mathrm{softmax}(u)$ follows the flow $\dot u = -\nabla_u D_\alpha(q\,\|\,p)$ to a fixed target $q > 0$. State
-the function $V$ that falls along this flow for *every* $\alpha$, even for an $\alpha$ that changes on the way; write $\dot V$
-as a covariance; and say in one sentence why it is never positive.
+a function $V$ that falls along this flow for *every* $\alpha$, even for an $\alpha$ that changes on the way; write $\dot V$
+as a covariance; and say in one sentence why it is never positive. (Where does the flow end, in logits? Half a squared distance
+to that point is a good candidate. Mind that a constant added to all logits is no distance at all.)
 """,
     rubric=(
-        (1, "V = 1/2 |u - u*|^2 with u and u* = log q both centred"),
-        (1, "dV/dt = -Cov_p(log r, (r^alpha - 1)/alpha), r = q/p"),
+        (1, "V, with the coordinates in which it is taken, so that a constant added to u leaves it as it is"),
+        (1, "dV/dt as a covariance: of which two functions, under which distribution"),
         (
             1,
-            "both are increasing in r, so their covariance is >= 0 (Chebyshev's association inequality), for every alpha at "
-            "every moment",
+            "the property that the two functions share, and the inequality that follows, for every alpha at every moment",
         ),
     ),
     answer=r"""
@@ -1078,9 +1375,9 @@ so under every schedule.
 
 
 def _lyapunov(logits: Tensor, log_q: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
-    """V = 1/2 |u - u*|^2, u and u* = log q centred, and its rate dV/dt along du/dt = -grad D_alpha(q || softmax(u)).
+    """Your V and its rate dV/dt along the flow du/dt = -grad D_alpha(q || softmax(u)), u the logits.
 
-    logits: [n].  log_q: [n].  Returns (V, dV/dt).
+    logits: [n].  log_q: [n].  alpha: a float.  Returns (V, dV/dt), two numbers.
     """
     log_p = logits.log_softmax(-1)
     away = logits - log_q
@@ -1118,6 +1415,10 @@ def _cov(left: Any, right: Any, weights: Any = lambda log_p: log_p.exp(), centre
     return rate
 
 
+def _sample_covariance(log_ratio: Tensor, alpha: float) -> Tensor:
+    return torch.cov(torch.stack([log_ratio, apo_edu.box_cox(log_ratio, alpha)]))[0, 1]
+
+
 def logit_pairs(*orders: float) -> Any:
     """Cases (logits, log_q, alpha); the logits are neither centred nor normalised."""
 
@@ -1130,14 +1431,21 @@ def logit_pairs(*orders: float) -> Any:
     return cases
 
 
+ONE_THING = "this returns one thing; expected two numbers, `return V, rate`."
+
+
 def part(index: int) -> Any:
     """The probe that looks at one of the two numbers returned."""
 
     def probe(answer: Any, *case: Any) -> Any:
         given = answer(*case)
-        if given is not None and (not isinstance(given, tuple | list | Tensor) or len(given) != 2):
-            raise NotYet("expected two numbers, (V, dV/dt).")
-        return None if given is None else given[index]
+        if given is None:
+            return None
+        if not isinstance(given, tuple | list) and not (isinstance(given, Tensor) and given.dim() == 1):
+            raise NotYet(ONE_THING)
+        if len(given) != 2:
+            raise NotYet(f"this returns {len(given)} things; expected two numbers, `return V, rate`.")
+        return given[index]
 
     return probe
 
@@ -1149,8 +1457,9 @@ lyapunov = Exercise(
     minutes=10,
     difficulty=2,
     text=r"""
-Write $V$ and $\dot V$ for one group. Any logits may come, also ones that are neither centred nor normalised. Then the next cell
-follows a schedule that jumps between orders at random, and draws $V$.
+Write $V$ and $\dot V$ for one group, as two numbers; $V$ with the factor ½ of a half squared distance. Any logits may come,
+also ones that are neither centred nor normalised. Then the next cell follows a schedule that jumps between orders at random,
+and draws $V$.
 """,
     solution=_lyapunov,
     referee=_both(),
@@ -1168,7 +1477,7 @@ follows a schedule that jumps between orders at random, and draws $V$.
             name="rate",
             title="dV/dt, for alpha from -0.5 to 1.5",
             points=2,
-            cases=logit_pairs(0.0, 0.3, 1.0, -0.5, 1.5),
+            cases=logit_pairs(0.0, 0.02, 0.3, 1.0, -0.5, 1.5),
             probe=part(1),
             rtol=1e-7,
             hint="dV/dt is the product of u - u* and the velocity -grad D, summed.",
@@ -1185,6 +1494,7 @@ follows a schedule that jumps between orders at random, and draws $V$.
             "log p is normalised, not centred: |log p - log q|^2 keeps a constant that centring removes.",
             _both(lambda logits, log_q: 0.5 * ((logits.log_softmax(-1) - log_q) ** 2).sum()),
         ),
+        Mistake("V alone", ONE_THING, lambda logits, log_q, alpha: _v(logits, log_q)),
         Mistake("1/2 missing", "the factor 1/2 in V is missing.", _both(lambda logits, log_q: 2 * _v(logits, log_q))),
         Mistake(
             "mean for sum",
@@ -1226,6 +1536,40 @@ follows a schedule that jumps between orders at random, and draws $V$.
             "plain mean",
             "the covariance is under p; here every arm counts the same.",
             _both(rate=_cov(_log_ratio, _z, lambda log_p: torch.full_like(log_p, 1 / len(log_p)))),
+        ),
+        Mistake(
+            "mean under q",
+            "the covariance is under q; p moves, and every arm counts as much as p gives it.",
+            lambda logits, log_q, alpha: (
+                _v(logits, log_q),
+                _cov(_log_ratio, _z, lambda log_p: log_q.exp())(logits, log_q, alpha),
+            ),
+        ),
+        Mistake(
+            "p/q for q/p",
+            "the ratio in the covariance is p/q: r = q/p, for both factors.",
+            _both(rate=_cov(lambda r, alpha: -r, lambda r, alpha: apo_edu.box_cox(-r, alpha))),
+        ),
+        Mistake(
+            "alpha ignored",
+            "this is -Cov_p(log r, r - 1), right for alpha = 1 only.",
+            _both(rate=_cov(_log_ratio, lambda r, alpha: torch.expm1(r))),
+        ),
+        Mistake(
+            "sample covariance",
+            "this is torch.cov, the covariance of a sample: every arm counts the same, over n - 1. The one asked for is "
+            "under p.",
+            _both(rate=lambda logits, log_q, alpha: -_sample_covariance(log_q - logits.log_softmax(-1), alpha)),
+        ),
+        Mistake(
+            "V and rate exchanged",
+            "the two are exchanged: V comes first, its rate second.",
+            lambda logits, log_q, alpha: (_rate(logits, log_q, alpha), _v(logits, log_q)),
+        ),
+        Mistake(
+            "an early switch to the limit",
+            "near alpha = 0 this takes log r for the Box-Cox weight: that is its limit, exact at alpha = 0 only.",
+            _both(rate=lambda logits, log_q, alpha: _rate(logits, log_q, alpha if abs(alpha) > 0.05 else 0.0)),
         ),
         Mistake(
             "no covariance",
@@ -1368,8 +1712,8 @@ rising = Exercise(
     text=r"""
 $V$ falls for every $\alpha$; a divergence need not. The flow follows $-\nabla D_\alpha$ with your `mine["alpha_flow"]`. Find
 a target $q$, a start $p$ (three arms or more) and an order $\alpha'$ for which $D_{\alpha'}(q\,\|\,p)$ *rises* at the start.
-Search by program; your `alpha_divergence_grad` is what you need. The angle counts: the cosine between $\nabla D_{\alpha'}$
-and the flow must be above 0.05.
+Search by program: draw many pairs at random with $p$ far from $q$ (logits with a spread of about 3), and take the gradients
+from your `alpha_divergence_grad`. The angle counts: the cosine between $\nabla D_{\alpha'}$ and the flow must be above 0.05.
 """,
     stub="rising = None  # (q, p, order): two lists of probabilities, and the order of the divergence that rises",
     value=True,

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,6 +18,7 @@ from apo_edu.objectives import group_distributions
 
 from .. import bandits, plotting
 from .model import Assignment, Check, Code, Exercise, Mistake, NotYet, Numbers, Text, Written, prediction
+from .probes import is_the_limit
 
 
 def normal(generator: torch.Generator, *shape: int) -> Tensor:
@@ -36,8 +38,8 @@ def numbers_named(*names: str, pick: int | None = None) -> Any:
         given = answer(*case)
         if given is None:
             return None
-        single = isinstance(given, Tensor) and given.dim() == 0
-        if single or not isinstance(given, tuple | list | Tensor) or len(given) != len(names):
+        several = isinstance(given, tuple | list) or (isinstance(given, Tensor | np.ndarray) and given.ndim == 1)
+        if not several or len(given) != len(names):
             raise NotYet(f"expected {len(names)} numbers, ({', '.join(names)}).")
         return tuple(float(number) for number in given) if pick is None else float(given[pick])
 
@@ -165,6 +167,53 @@ the first, GRPO the second.
             _advantages_but(spread=lambda r: r.std() + 1e-4),
         ),
         Mistake(
+            "standard deviation over prompts",
+            "the standard deviation runs over the prompts (dimension 0); a group is a row, the last dimension.",
+            _advantages_but(spread=lambda r: (r - r.mean(-1, keepdim=True)).std(0, keepdim=True) + 1e-4),
+        ),
+        Mistake(
+            "unit length",
+            "this divides by the length of the centred vector; the standard deviation is that over the root of P - 1.",
+            _advantages_but(spread=lambda r: (r - r.mean(-1, keepdim=True)).norm(dim=-1, keepdim=True) + 1e-4),
+        ),
+        Mistake(
+            "range for standard deviation",
+            "this divides by the range, largest minus smallest reward; the standard deviation is asked for.",
+            _advantages_but(spread=lambda r: r.amax(-1, keepdim=True) - r.amin(-1, keepdim=True) + 1e-4),
+        ),
+        Mistake(
+            "a case of its own for equal rewards",
+            "the 1e-4 is missing, and equal rewards have a case of their own instead. None is needed: 0 / 1e-4 is 0.",
+            _advantages_but(
+                spread=lambda r: torch.where(
+                    r.std(-1, keepdim=True) > 0, r.std(-1, keepdim=True), torch.ones_like(r[..., :1])
+                )
+            ),
+        ),
+        Mistake(
+            "brackets missing",
+            "1e-4 is added to the quotient: it belongs into the divisor, (r - mean) / (s + 1e-4).",
+            lambda rewards, scale: (
+                (rewards - rewards.mean(-1, keepdim=True)) / rewards.std(-1, keepdim=True) + 1e-4
+                if scale == "group"
+                else rewards - rewards.mean(-1, keepdim=True)
+            ),
+        ),
+        Mistake(
+            "no baseline where scaled",
+            'under scale "group" the mean is not subtracted; both scales have the same numerator.',
+            lambda rewards, scale: (
+                rewards / (rewards.std(-1, keepdim=True) + 1e-4)
+                if scale == "group"
+                else rewards - rewards.mean(-1, keepdim=True)
+            ),
+        ),
+        Mistake(
+            "scales exchanged",
+            'the two scales are exchanged: "group" divides by the standard deviation, "none" does not.',
+            lambda rewards, scale: apo_edu.group_advantages(rewards, scale="group" if scale == "none" else "none"),
+        ),
+        Mistake(
             "everything over the batch",
             "mean and standard deviation are those of the whole batch; each group, a row, has its own.",
             lambda rewards, scale: (rewards - rewards.mean()) / (rewards.std() + 1e-4 if scale == "group" else 1.0),
@@ -260,6 +309,24 @@ def as_a_constant(answer: Any, advantages: Tensor, beta_r: float) -> Any:
     return value
 
 
+CUT_OFF = (
+    "small probabilities are cut off: a constant inside the logarithm, or a clamp, gives the worst completions the same share. "
+    "torch.log_softmax needs neither."
+)
+
+
+def not_cut_off(answer: Any, advantages: Tensor, beta_r: float) -> Any:
+    """Call an answer where log-probabilities go down to minus several hundred."""
+    value = answer(advantages, beta_r)
+    if (
+        isinstance(value, Tensor)
+        and value.shape == advantages.shape
+        and bool((value.max() <= 1e-6) & (value.min() > -120))
+    ):
+        raise NotYet(CUT_OFF)
+    return value
+
+
 def _softmax_over(dim: Any = -1, scaled: Any = lambda a, beta_r: a / beta_r, after: Any = lambda x: x) -> Any:
     def target(advantages: Tensor, beta_r: float) -> Tensor:
         scores = scaled(advantages.detach(), beta_r)
@@ -297,6 +364,7 @@ the advantages.
             points=1,
             rtol=1e-9,
             cases=advantages_with(0.002, size=3.0),
+            probe=not_cut_off,
             hint="exp(800) is infinite and exp(-800) is 0. Stay with logarithms: torch.log_softmax.",
         ),
         Check(
@@ -356,6 +424,16 @@ the advantages.
             lambda advantages, beta_r: (
                 (advantages.detach() / beta_r).exp() / (advantages.detach() / beta_r).exp().sum(-1, keepdim=True)
             ).log(),
+        ),
+        Mistake(
+            "cut off",
+            CUT_OFF,
+            lambda advantages, beta_r: (torch.softmax(advantages.detach() / beta_r, -1) + 1e-14).log(),
+        ),
+        Mistake(
+            "scaled advantages",
+            "the advantages are divided by their standard deviation first: the target takes them as they are given.",
+            _softmax_over(scaled=lambda a, beta_r: a / (a.std(-1, keepdim=True) + 1e-4) / beta_r),
         ),
         Mistake(
             "logarithm of a softmax",
@@ -545,6 +623,35 @@ Write $\log p$. The anchor is a constant: a gradient flows to `token_logps` only
             _anchored_but(mean=lambda x, mask: (x * mask).sum(-1) / mask.sum()),
         ),
         Mistake(
+            "anchor not masked",
+            "the policy's mean leaves the padding out, the anchor's does not: both need the mask.",
+            lambda logps, ref_logps, mask, tau_anc: torch.log_softmax(
+                ((logps * mask).sum(-1) / mask.sum(-1) - ref_logps.detach().mean(-1)) / tau_anc, -1
+            ),
+        ),
+        Mistake(
+            "last token only",
+            "only the last place of each row counts here; a completion's log-probability is the mean over its tokens.",
+            _anchored_but(mean=lambda x, mask: x[..., -1]),
+        ),
+        Mistake(
+            "mean of ratios",
+            "this averages the tokens' ratios exp(l - l_ref); the mean is that of the log-probabilities.",
+            lambda logps, ref_logps, mask, tau_anc: torch.log_softmax(
+                ((logps - ref_logps.detach()).exp() * mask).sum(-1) / mask.sum(-1) / tau_anc, -1
+            ),
+        ),
+        Mistake(
+            "tau_anc after the softmax",
+            "tau_anc divides the logarithms after the softmax: the result does not sum to 1. Divide first.",
+            lambda logps, ref_logps, mask, tau_anc: _anchored_but()(logps, ref_logps, mask, 1.0) / tau_anc,
+        ),
+        Mistake(
+            "softmax over everything",
+            "the softmax runs over the whole batch: each group sums to 1 by itself.",
+            _anchored_but(finish=lambda u: u - u.flatten().logsumexp(0)),
+        ),
+        Mistake(
             "not normalised",
             "these are the logits u; exp of the result must sum to 1 over the group.",
             _anchored_but(finish=lambda u: u),
@@ -611,14 +718,27 @@ def batches_with(*orders: float, moved: float = 0.3) -> Any:
     return cases
 
 
+ANCHOR_MOVES = (
+    "a gradient flows into old_logps, the anchor: it is a constant, .detach(). In training logps and old_logps come from "
+    "the same "
+    "network at the first update, and the two gradients would cancel to exactly 0."
+)
+NO_GRADIENT = "the loss carries no gradient. Stay in torch from logps to the result: no .item(), .detach() or numpy."
+
+
 def slope_of_loss(answer: Any, logps: Tensor, old_logps: Tensor, *rest: Any) -> Tensor | None:
-    """Gradient of a loss with respect to logps."""
-    loss = answer(logps.requires_grad_(), old_logps, *rest)
+    """Gradient of a loss with respect to logps; none may reach old_logps, which carries one here as in a careless caller."""
+    loss = answer(logps.requires_grad_(), old_logps.requires_grad_(), *rest)
     if loss is None:
         return None
     if not isinstance(loss, Tensor) or not loss.requires_grad:
-        raise NotYet("the loss carries no gradient. Stay in torch from logps to the result: no .item() or .detach().")
-    return torch.autograd.grad(loss.sum(), logps)[0]
+        raise NotYet(NO_GRADIENT)
+    policy, anchor = torch.autograd.grad(loss.sum(), (logps, old_logps), allow_unused=True)
+    if policy is None:
+        raise NotYet(NO_GRADIENT)
+    if anchor is not None and bool((anchor != 0).any()):
+        raise NotYet(ANCHOR_MOVES)
+    return policy
 
 
 def _apo_but(
@@ -648,6 +768,25 @@ def _apo_but(
     return loss
 
 
+def _loss_of(
+    score: Callable[[Tensor, Tensor], Tensor],
+    detach: bool = True,
+    length: Callable[[Tensor], Any] = lambda mask: mask.sum(-1),
+    divergence: Callable[..., Tensor] = apo_edu.alpha_divergence,
+) -> Any:
+    """APO's loss with other anchored logits, score(l, l_ref) / tau_anc."""
+
+    def loss(
+        logps: Tensor, old_logps: Tensor, mask: Tensor, rewards: Tensor, alpha: float, tau_anc: float, beta_r: float
+    ) -> Tensor:
+        old_logps = old_logps.detach() if detach else old_logps
+        now, old = ((x * mask).sum(-1) / length(mask) for x in (logps, old_logps))
+        log_p = torch.log_softmax(score(now, old) / tau_anc, -1)
+        return divergence(apo_edu.boltzmann_log_target(rewards, beta_r), log_p, alpha).mean()
+
+    return loss
+
+
 def _uncorrected(log_q: Tensor, log_p: Tensor, alpha: float) -> Tensor:
     """D_alpha by the formula as it stands: 0/0 at both ends."""
     return (1 - (alpha * log_q + (1 - alpha) * log_p).exp().sum(-1)) / (torch.tensor(alpha).double() * (1 - alpha))
@@ -663,7 +802,8 @@ apo_loss = Exercise(
 Put it together: $D_\alpha(q\,\|\,p)$ of each group, with mean-only advantages in $q$, the anchored policy as $p$, and
 the mean over the prompts. You may use your own three functions, or the library's `alpha_divergence`,
 `group_advantages`, `boltzmann_log_target` and `anchored_log_policy` (which takes `[prompts, group]`
-log-probabilities), but not its objectives.
+log-probabilities), but not its objectives. Beware: the library's `group_advantages` has a baseline as its second argument, so
+write `apo_edu.group_advantages(rewards, scale="none")`; and `old_logps` is a constant, whoever calls you.
 
 A question on the way: what happens to $q$ if you forget the baseline?
 """,
@@ -689,7 +829,7 @@ A question on the way: what happens to $q$ if you forget the baseline?
         ),
         Check(
             name="gradient",
-            title="the gradient, away from the anchor",
+            title="the gradient, away from the anchor; none to old_logps",
             points=1,
             cases=batches_with(0.4, 0.9),
             rtol=1e-7,
@@ -734,13 +874,26 @@ A question on the way: what happens to $q$ if you forget the baseline?
         ),
         Mistake(
             "scaled advantages",
-            "the advantages are divided by the standard deviation: that is GRPO's choice; APO's are mean-only.",
+            "the advantages are divided by the standard deviation: that is GRPO's choice; APO's are mean-only. (Did you call "
+            'the library\'s group_advantages(rewards, "none")? Its second argument is the baseline: write scale="none".)',
             _apo_but(scale="group"),
         ),
         Mistake(
             "tau_anc multiplied", "tau_anc multiplies here; it divides.", _apo_but(tau=lambda tau_anc: 1 / tau_anc)
         ),
         Mistake("beta_r multiplied", "beta_r multiplies here; it divides.", _apo_but(beta=lambda beta_r: 1 / beta_r)),
+        Mistake(
+            "tau_anc ignored", "tau_anc does nothing here: it divides l - l_ref.", _apo_but(tau=lambda tau_anc: 1.0)
+        ),
+        Mistake(
+            "beta_r ignored", "beta_r does nothing here: it divides the advantages.", _apo_but(beta=lambda beta_r: 1.0)
+        ),
+        Mistake(
+            "advantages against other prompts",
+            "the baseline runs over the prompts (dimension 0): a completion is compared with its own group, the last "
+            "dimension.",
+            _apo_but(worth=lambda rewards: rewards - rewards.mean(0)),
+        ),
         Mistake(
             "temperatures exchanged",
             "tau_anc and beta_r are exchanged: tau_anc divides the log-probabilities, beta_r the advantages.",
@@ -761,24 +914,53 @@ A question on the way: what happens to $q$ if you forget the baseline?
         Mistake(
             "no limits",
             "0/0 at alpha = 0 and 1: use a divergence that knows its limits, yours from assignment 1 or the library's.",
-            _apo_but(_uncorrected),
+            _loss_of(lambda now, old: now - old, divergence=_uncorrected),
         ),
         Mistake(
             "anchored at itself",
             "the policy is anchored at itself: p is uniform for ever and no gradient is left. The anchor is old_logps.",
             _apo_but(anchor=lambda logps, old: logps),
         ),
+        Mistake(
+            "anchor ignored",
+            "old_logps does nothing here: the anchored policy sees only the change since sampling, l - l_ref.",
+            _loss_of(lambda now, old: now),
+        ),
+        Mistake(
+            "policy and anchor exchanged",
+            "logps and old_logps are exchanged: u is (l - l_ref)/tau_anc, so that a completion that became more likely has a "
+            "larger p.",
+            _loss_of(lambda now, old: old - now),
+        ),
+        Mistake(
+            "exchanged, and detached",
+            "logps and old_logps are exchanged, and the policy is the one that is detached: no gradient is left. The policy "
+            "comes first, anchored_log_policy(logps, old_logps, tau_anc).",
+            _loss_of(lambda now, old: old - now.detach(), detach=False),
+        ),
+        Mistake("anchor not detached", ANCHOR_MOVES, _loss_of(lambda now, old: now - old, detach=False)),
+        Mistake(
+            "no mean over prompts",
+            "this gives one number for each prompt; a loss is one number, their mean.",
+            _apo_but(reduce=lambda d: d),
+        ),
         Mistake("mask ignored", "the padding counts: the mask is not used.", _apo_but(masked=False)),
+        Mistake(
+            "divided by the padded length",
+            "the sum runs over a completion's tokens, but it is divided by the padded length: divide by mask.sum(-1).",
+            _loss_of(lambda now, old: now - old, length=lambda mask: mask.shape[-1]),
+        ),
+        Mistake(
+            "divided by all tokens",
+            "each completion is divided by the number of tokens in the whole batch; divide by its own, mask.sum(-1).",
+            _loss_of(lambda now, old: now - old, length=lambda mask: mask.sum()),
+        ),
         Mistake(
             "sum over tokens",
             "the log-probabilities are summed over the tokens; a completion's own is their mean.",
             _apo_but(logp_reduction="sum"),
         ),
-        Mistake(
-            "no gradient",
-            "the loss carries no gradient: no .item() or .detach() on the way from logps to it.",
-            _apo_but(reduce=lambda d: d.mean().detach()),
-        ),
+        Mistake("no gradient", NO_GRADIENT, _apo_but(reduce=lambda d: d.mean().detach())),
     ),
 )
 
@@ -857,6 +1039,22 @@ def _reshaped_advantage(log_q: Tensor, alpha: float) -> Tensor:
     return z - z.mean(-1, keepdim=True)
 
 
+SWITCHED = (
+    "near alpha = 0 this gives the limit itself, log(P q) centred. It is exact at alpha = 0 only: at 0.02 it is already "
+    "off in the "
+    "second or third digit. torch.expm1 keeps the digits for every alpha other than 0."
+)
+
+
+def beside_0(answer: Any, log_q: Tensor, alpha: float) -> Any:
+    """Call an answer near alpha = 0; it must not give the limit there."""
+    limit, exact = (_centred(_z(log_q, order)) for order in (0.0, alpha))
+    value = answer(log_q, alpha)
+    if value is not None and is_the_limit(value, limit, exact):
+        raise NotYet(SWITCHED)
+    return value
+
+
 def targets_with(*orders: float) -> Any:
     """Cases (log_q, alpha) of 2 groups of 5."""
 
@@ -899,7 +1097,9 @@ losing its digits close to 0.
             points=2,
             cases=targets_with(0.3, 0.9, -0.5),
             rtol=1e-7,
-            hint="Does it sum to 0 over each group?",
+            hint="By hand: P = 2, q = (0.8, 0.2), alpha = 1 gives (1.6, 0.4) minus its mean, z = (0.6, -0.6); alpha = 1/2 "
+            "gives "
+            "(0.632, -0.632). What does yours give for log_q = torch.tensor([[0.8, 0.2]]).log()?",
         ),
         Check(
             name="limit",
@@ -913,8 +1113,9 @@ losing its digits close to 0.
             name="digits",
             title="its digits near alpha = 0",
             points=1,
-            cases=targets_with(1e-12, -1e-12),
-            rtol=1e-6,
+            cases=targets_with(1e-12, -1e-12, 1e-7, 1e-5, 1e-3, 0.02),
+            probe=beside_0,
+            rtol=1e-7,
             noisy=True,
             hint="Numbers near 1 are subtracted and 1/alpha multiplies their rounding. What does torch.expm1 compute?",
         ),
@@ -925,7 +1126,26 @@ losing its digits close to 0.
             "the sign is turned round: z is an advantage, positive where q is large; the minus is in the gradient.",
             lambda log_q, alpha: -_centred(_z(log_q, alpha)),
         ),
-        Mistake("not centred", "the mean over the group is not subtracted: that is the whole baseline.", _z),
+        Mistake(
+            "not centred",
+            "what is subtracted must be the mean of the powers (P q)^alpha over the group; here it is 1, or nothing.",
+            _z,
+        ),
+        Mistake(
+            "sum for mean",
+            "the sum over the group is subtracted; it is the mean.",
+            lambda log_q, alpha: _z(log_q, alpha) - _z(log_q, alpha).sum(-1, keepdim=True),
+        ),
+        Mistake(
+            "groups for P",
+            "P is the size of a group, the last dimension; this takes the first, the number of groups.",
+            lambda log_q, alpha: _centred(_z(log_q, alpha, log_q.shape[0] / log_q.shape[-1])),
+        ),
+        Mistake(
+            "P outside of the power",
+            "P stands outside of the power: it is (P q)^alpha, not P q^alpha.",
+            lambda log_q, alpha: _centred(_z(log_q, alpha, 1 / log_q.shape[-1])) * (log_q.shape[-1] if alpha else 1.0),
+        ),
         Mistake(
             "1/alpha missing",
             "the factor 1/alpha is missing.",
@@ -972,6 +1192,16 @@ losing its digits close to 0.
                 if alpha == 0
                 else _centred((alpha * (log_q + math.log(log_q.shape[-1]))).exp()) / alpha
             ),
+        ),
+        Mistake(
+            "an early switch to the limit",
+            SWITCHED,
+            lambda log_q, alpha: _centred(_z(log_q, alpha if abs(alpha) > 0.05 else 0.0)),
+        ),
+        Mistake(
+            "the limit is that of alpha = 1",
+            "at alpha = 0 this is P q - 1, the weight at the other end, alpha = 1; take alpha to 0 instead.",
+            lambda log_q, alpha: _centred(_z(log_q, alpha or 1.0)),
         ),
         Mistake(
             "1 - alpha for alpha",
@@ -1124,7 +1354,11 @@ The check compares it with autograd through the whole loss: they are equal, not 
             cases=groups_of_arms(0.4, 0.9),
             rtol=1e-8,
             probe=without_autograd,
-            hint="Print sum(gradient): it must be 0, since a constant added to all logits changes nothing.",
+            hint="Ask autograd in a cell of your own: `leaf = logits.clone().requires_grad_()`, `l = "
+            "leaf.log_softmax(-1)[arms]`, "
+            "and the divergence of log_q and `torch.log_softmax((l - l.detach()) / tau_anc, -1)`. Is the ratio to yours "
+            "the same "
+            "everywhere? Then a factor. Does it differ at an arm that was drawn twice? Then count the draws.",
         ),
         Check(
             name="limit",
@@ -1133,6 +1367,7 @@ The check compares it with autograd through the whole loss: they are equal, not 
             cases=groups_of_arms(0.0),
             rtol=1e-8,
             probe=without_autograd,
+            hint="Only z knows alpha. What does your reshaped_advantage give at alpha = 0?",
         ),
     ),
     mistakes=(
@@ -1145,6 +1380,37 @@ The check compares it with autograd through the whole loss: they are equal, not 
             "sum for mean",
             "this sums over the group; the 1/P is missing.",
             _reinforce_but(factor=lambda count, tau_anc: -1.0 / tau_anc),
+        ),
+        Mistake(
+            "arms for draws",
+            "this divides by the number of the bandit's arms; P is how many were drawn.",
+            lambda logits, arms, log_q, alpha, tau_anc: (
+                _reinforce_but()(logits, arms, log_q, alpha, tau_anc) * len(arms) / len(logits)
+            ),
+        ),
+        Mistake(
+            "not summed",
+            "this has one row for each draw: sum over the draws, and one number for each arm is left.",
+            lambda logits, arms, log_q, alpha, tau_anc: (
+                -_centred(_z(log_q, alpha))[:, None] * _scores(logits, arms) / (len(arms) * tau_anc)
+            ),
+        ),
+        Mistake(
+            "mean under pi",
+            "z is centred by its mean under pi; the draws come from pi already, so it is their plain mean.",
+            _reinforce_but(
+                weigh=lambda z, logits, arms: z - (logits.softmax(-1)[arms] * z).sum(),
+                z=lambda log_q, alpha: _z(log_q, alpha),
+            ),
+        ),
+        Mistake(
+            "other arms forgotten",
+            "only the arm drawn moves here, by 1 - pi(a): grad log pi(a) also has -pi at every other arm.",
+            _reinforce_but(
+                scores=lambda logits, arms: (
+                    _scores(logits, arms) * torch.nn.functional.one_hot(arms, len(logits)).double()
+                )
+            ),
         ),
         Mistake(
             "tau_anc missing",
@@ -1259,6 +1525,11 @@ def _length_but(
     return length
 
 
+def _right_ones_z(right: int, group: int, alpha: float, beta_r: float) -> float:
+    log_w = 1 / beta_r - math.log((right * math.exp(1 / beta_r) + group - right) / group)
+    return math.expm1(alpha * log_w) / alpha if alpha else log_w
+
+
 def _of_two_values(right: int, group: int) -> float:
     return right * (group - right) / (group * group)
 
@@ -1280,7 +1551,7 @@ is a limit.
             name="values",
             title="values",
             points=3,
-            cases=counts_with(0.3, 0.9, 0.6),
+            cases=counts_with(0.3, 0.9, 0.6, 0.02),
             rtol=1e-8,
             hint="c is z of a right completion minus z of a wrong one: their rewards differ by 1.",
         ),
@@ -1336,8 +1607,34 @@ is a limit.
             _length_but(mean=lambda right, group, e: e),
         ),
         Mistake(
+            "z of a right completion",
+            "this is the z of a right completion before it is centred; c is that minus the z of a wrong one.",
+            _right_ones_z,
+        ),
+        Mistake(
+            "z, centred, of a right completion",
+            "this is z of a right completion, c (1 - mean r): divide by 1 - k/P.",
+            _length_but(extra=lambda right, group: 1 - right / group),
+        ),
+        Mistake(
+            "exp(A/beta_r) for q",
+            "the target is taken as exp(A / beta_r), with the centred advantage A: it must be divided by its sum over the "
+            "group.",
+            _length_but(mean=lambda right, group, e: e ** (right / group)),
+        ),
+        Mistake(
+            "alpha missing in the exponent",
+            "the numerator lacks alpha: e^(alpha / beta_r), not e^(1/beta_r).",
+            _length_but(power=lambda alpha, beta_r: math.expm1(1 / beta_r)),
+        ),
+        Mistake(
+            "normalisation to the power 1 - alpha",
+            "the normalisation has the power 1 - alpha; it is q's, so its power is alpha.",
+            _length_but(by_mean=lambda mean, alpha: mean ** (1 - alpha)),
+        ),
+        Mistake(
             "1 - alpha for alpha",
-            "this is c for 1 - alpha.",
+            "every alpha is 1 - alpha here: the power alpha belongs to q.",
             lambda right, group, alpha, beta_r: _length_but()(right, group, 1 - alpha, beta_r),
         ),
         Mistake(
@@ -1349,6 +1646,16 @@ is a limit.
             "GRPO's",
             "this is 1 / standard deviation, GRPO's factor: it knows neither alpha nor beta_r.",
             lambda right, group, alpha, beta_r: (_of_two_values(right, group) * group / (group - 1)) ** -0.5,
+        ),
+        Mistake(
+            "the limit is that of alpha = 1",
+            "at alpha = 0 this is the value at the other end, alpha = 1; take alpha to 0 instead.",
+            lambda right, group, alpha, beta_r: _length_but()(right, group, alpha or 1.0, beta_r),
+        ),
+        Mistake(
+            "an early switch to the limit",
+            "near alpha = 0 this gives the limit, 1/beta_r, itself. It is exact at alpha = 0 only.",
+            lambda right, group, alpha, beta_r: _length_but()(right, group, alpha if alpha > 0.05 else 0.0, beta_r),
         ),
         Mistake(
             "the limit is 1",
@@ -1758,11 +2065,13 @@ def curves(reaching: bool) -> Any:
         steps = torch.arange(30, dtype=torch.float64)[:, None]
         given: list[Tensor] = []
         common = normal(generator, 1, 12)
-        for speed in (0.25, 0.15):
+        slow = 2 + torch.randperm(10, generator=generator)[:4]
+        for speed, never in ((0.25, slow[:2]), (0.15, slow[2:])):
             rewards = torch.sigmoid(speed * (steps - 12) + common) + 0.08 * normal(generator, 30, 12)
             if not reaching:
-                slow = torch.randint(2, 12, (2,), generator=generator)
-                rewards[:, slow] = rewards[:, slow].clamp(max=0.5)
+                rewards[:, never] = rewards[:, never].clamp(max=0.5)
+            else:
+                rewards[-2] = rewards[-2].clamp(min=0.75)  # above every level that is asked for
             rewards[-1] = rewards[-1].clamp(max=0.62)  # the last step of a run is not its best
             given += [rewards, torch.exp(-0.1 * steps + 0.2 * common) + 0.02 * normal(generator, 30, 12)]
         return [(*given, uniform(generator, 0.64, 0.72))]
@@ -1773,22 +2082,27 @@ def curves(reaching: bool) -> Any:
 def _read_by(
     where: Callable[[Tensor, float], Tensor],
     *,
-    keep: bool = True,
+    keep: bool | None = True,
     sign: float = 1.0,
     spread: Callable[[Tensor, Tensor], Tensor] = lambda a, b: 2 * (b - a).std() / len(a) ** 0.5,
     value: Callable[[Tensor, Tensor, Tensor], Tensor] = lambda reward, entropy, at: entropy.gather(0, at[None])[0],
     middle: Callable[[Tensor], Tensor] = torch.mean,
 ) -> Any:
-    """The comparison with another place to read, another spread or another quantity. `where` gives a step for each run."""
+    """The comparison with another place to read, another spread or another quantity.
+
+    `where` gives a step for each run. Runs that never reach the level are left out, kept (`keep` False) or 0 (None).
+    """
 
     def compare(
         reward_a: Tensor, entropy_a: Tensor, reward_b: Tensor, entropy_b: Tensor, level: float
     ) -> tuple[float, float]:
         a = value(reward_a, entropy_a, where(reward_a, level))
         b = value(reward_b, entropy_b, where(reward_b, level))
+        both = (reward_a >= level).any(0) & (reward_b >= level).any(0)
         if keep:
-            both = (reward_a >= level).any(0) & (reward_b >= level).any(0)
             a, b = a[both], b[both]
+        elif keep is None:
+            a, b = a * both, b * both
         return float(sign * middle(b - a)), float(spread(a, b))
 
     return compare
@@ -1813,6 +2127,14 @@ def _last_below(reward: Tensor, level: float) -> Tensor:
 
 def _mean_curve(reward: Tensor, level: float) -> Tensor:
     return _first(reward.mean(1, keepdim=True), level).expand(reward.shape[1])
+
+
+def _left_out_for_a(
+    reward_a: Tensor, entropy_a: Tensor, reward_b: Tensor, entropy_b: Tensor, level: float
+) -> tuple[float, float]:
+    kept = (reward_a >= level).any(0)
+    case = (x[:, kept] for x in (reward_a, entropy_a, reward_b, entropy_b))
+    return _read_by(_first_or_last, keep=False)(*case, level)
 
 
 _both_numbers = functools.partial(numbers_named, "mean difference", "2 standard errors")
@@ -1883,6 +2205,44 @@ below the level again. A run that never reaches the level has nothing to be read
             "this reads the last step at or above the level; the first is asked for.",
             _read_by(_last),
         ),
+        Mistake(
+            "never reached counted as 0",
+            "a run that never reaches the level counts as a difference of 0; it has nothing to be read: leave it out.",
+            _read_by(_first, keep=None),
+        ),
+        Mistake(
+            "left out for a alone",
+            "runs in which a never reaches the level are left out, those in which b never does are read at their last step.",
+            _left_out_for_a,
+        ),
+        Mistake(
+            "number of all runs",
+            "the mean is right, but the standard error divides by the root of the number of all runs: some were left out.",
+            lambda reward_a, entropy_a, reward_b, entropy_b, level: _read_by(
+                _first, spread=lambda a, b: 2 * (b - a).std() / reward_a.shape[1] ** 0.5
+            )(reward_a, entropy_a, reward_b, entropy_b, level),
+        ),
+        Mistake(
+            "a's step for both",
+            "b is read at the step at which a reaches the level: each run is read where it reaches the level itself.",
+            lambda reward_a, entropy_a, reward_b, entropy_b, level: _read_by(_first)(
+                reward_a, entropy_a, reward_a, entropy_b, level
+            ),
+        ),
+        Mistake(
+            "b's step for both",
+            "a is read at the step at which b reaches the level: each run is read where it reaches the level itself.",
+            lambda reward_a, entropy_a, reward_b, entropy_b, level: _read_by(_first)(
+                reward_b, entropy_a, reward_b, entropy_b, level
+            ),
+        ),
+        Mistake(
+            "magnitudes",
+            "the differences have lost their signs: a mean of magnitudes is never near 0, whatever the truth is.",
+            _read_by(
+                _first, middle=lambda d: d.abs().mean(), spread=lambda a, b: 2 * (b - a).abs().std() / len(a) ** 0.5
+            ),
+        ),
         Mistake("a step too early", "this reads the step before the level is reached.", _read_by(_last_below)),
         Mistake(
             "the best step",
@@ -1919,6 +2279,18 @@ below the level again. A run that never reaches the level has nothing to be read
             "one standard error",
             "the mean is right, but this is one standard error; two are asked for.",
             _read_by(_first, spread=lambda a, b: (b - a).std() / len(a) ** 0.5),
+        ),
+        Mistake(
+            "three standard errors",
+            "the mean is right, but these are three standard errors; two are asked for.",
+            _read_by(_first, spread=lambda a, b: 3 * (b - a).std() / len(a) ** 0.5),
+        ),
+        Mistake(
+            "the root of n - 1",
+            "the mean is right, but the standard error divides by the root of n - 1: that correction is in the unbiased "
+            "standard "
+            "deviation already.",
+            _read_by(_first, spread=lambda a, b: 2 * (b - a).std() / (len(a) - 1) ** 0.5),
         ),
         Mistake(
             "1.96 standard errors",
@@ -2044,6 +2416,28 @@ def _second_order(safe: float, win: float, chance: float) -> float:
     return 2 * (safe - chance * win) / (win * win * chance * (1 - chance))
 
 
+TOO_COARSE = (
+    "right to a few digits only; eight are asked for. Halving a bracket 40 times gives twelve digits of its width."
+)
+END_OF_SEARCH = (
+    "this is an end of the bracket, not a root: what you search does not change its sign there. The difference of the two "
+    "exponentials has the root 0 as well; the certainty equivalent minus safe has one root only, and rises through it."
+)
+
+
+def found(answer: Any, safe: float, win: float, chance: float) -> Any:
+    """Call a search; it must have ended at a root, and not before its digits are there."""
+    value = answer(safe, win, chance)
+    if not isinstance(value, float | int | Tensor | np.number) or (isinstance(value, Tensor) and value.numel() != 1):
+        return value
+    off = abs(float(value) / _risk_switch(safe, win, chance) - 1)
+    if 1e-7 < off < 1e-2:
+        raise NotYet(TOO_COARSE)
+    if abs(float(value)) >= 15:  # every kappa of the cases is below 10
+        raise NotYet(END_OF_SEARCH)
+    return value
+
+
 risk_switch = Exercise(
     name="risk_switch",
     title="Derive the switch",
@@ -2065,16 +2459,26 @@ unwanted root is gone: the certainty equivalent rises with $\kappa$.)
             title="gambles with the smaller mean: kappa > 0",
             points=3,
             cases=gambles(True),
+            probe=found,
             rtol=1e-7,
-            hint="Put your kappa into both sides: are they equal?",
+            floor=1e-8,
+            hint="By hand: safe 0.5, win 1, chance 0.4 has 0.6 + 0.4 x^2 = x with x = e^(kappa/2), so x = 1 or 3/2, and "
+            "kappa = "
+            "2 log(3/2) = 0.811. Does yours give it? If not, print the certainty equivalent minus safe at kappa = 0.1 and "
+            "at 2: it "
+            "must change its sign between them.",
         ),
         Check(
             name="better",
             title="gambles with the larger mean: kappa < 0",
             points=1,
             cases=gambles(False),
+            probe=found,
             rtol=1e-7,
-            hint="Here a careful player refuses a gamble that is better on average. Does your search look at negative kappa?",
+            floor=1e-8,
+            hint="Here a careful player refuses a gamble that is better on average. By hand: safe 0.5, win 1, chance 0.6 "
+            "is the "
+            "mirror image of 0.4 and has kappa = -2 log(3/2) = -0.811. Does your search look at negative kappa?",
         ),
     ),
     mistakes=(
@@ -2129,11 +2533,15 @@ unwanted root is gone: the certainty equivalent rises with $\kappa$.)
             "right to about one digit: refine the search to eight.",
             lambda safe, win, chance: round(_risk_switch(safe, win, chance), 1),
         ),
+        Mistake("the end of the bracket", END_OF_SEARCH, lambda safe, win, chance: -60.0),
         Mistake(
-            "three digits",
-            "right to about three digits: refine the search to eight.",
-            lambda safe, win, chance: round(_risk_switch(safe, win, chance), 3),
+            "half of the second order",
+            "this is (safe - mean) / variance: the second-order approximation has the factor 2, and is exact for Gaussian "
+            "rewards "
+            "only. Solve the equation itself.",
+            lambda safe, win, chance: 0.5 * _second_order(safe, win, chance),
         ),
+        Mistake("three digits", TOO_COARSE, lambda safe, win, chance: round(_risk_switch(safe, win, chance), 3)),
         Mistake(
             "never negative",
             "negative kappa is cut off at 0: where the gamble has the larger mean, the switch lies below 0.",
@@ -2235,7 +2643,11 @@ def measured_part(index: int) -> Any:
     """The probe that looks at one of the three things asked for."""
 
     def probe(answer: Any) -> Any:
-        if not isinstance(answer, tuple | list) or len(answer) != 3 or not isinstance(answer[0], tuple | list | Tensor):
+        if (
+            not isinstance(answer, tuple | list)
+            or len(answer) != 3
+            or not isinstance(answer[0], tuple | list | Tensor | np.ndarray)
+        ):
             raise NotYet("expected (shares, measured alpha, predicted alpha): a list and two numbers.")
         if index == 0 and len(answer[0]) != 6:
             raise NotYet("expected one share for each of mine['alphas'].")

@@ -9,10 +9,10 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -62,15 +62,29 @@ def judge(exercise: Exercise, answer: Any, student: Student, *, fresh: str = "",
         return [Verdict(check, False, says, "calls the library") for check in exercise.checks]
     right = bench.right(given)
     undone = all(isinstance(one, Failure) and one.kind == "not done" for results in given.values() for one in results)
-    named = {} if all(right.values()) or undone else bench.mistakes(given, right)
+    single = not all(right.values()) and bench.only_float32(given)
+    named = {} if all(right.values()) or undone or single else bench.mistakes(given, right)
     verdicts = []
+    errors: dict[tuple[str, str], Failure] = {}
+    above = not all(right[check.name] for check in exercise.checks if not check.noisy)
     for check in exercise.checks:
         if right[check.name]:
             verdicts.append(Verdict(check, True))
+        elif single:
+            verdicts.append(Verdict(check, False, _FLOAT32, "float32"))
         elif check.name in named:
             verdicts.append(Verdict(check, False, named[check.name].says, named[check.name].name))
         else:
             general = _general(exercise, check, given[check.name], bench.expected[check.name], bench.cases[check.name])
+            if (
+                check.noisy
+                and above
+                and general.kind in ("unnamed", "not finite", "a factor")
+                and not _said(given[check.name])
+            ):
+                general = Failure("unnamed", "what is said of another check shows here too. Mend that first.")
+            if error := next((one.says for one in given[check.name] if isinstance(one, Failure)), ""):
+                general = errors.setdefault((general.kind, error), general)  # shown with the first case that raised it
             verdicts.append(Verdict(check, False, general.says, general.kind))
     return verdicts
 
@@ -81,8 +95,11 @@ Results = dict[str, list[Any]]  # by the check's name, one a case
 class _Bench:
     """An exercise with its cases drawn and what the referee says on them."""
 
+    _known: ClassVar[dict[tuple[int, Student, str, str], tuple[Exercise, Results]]] = {}  # what mistakes gave before
+
     def __init__(self, exercise: Exercise, student: Student, fresh: str):
         self.exercise, self.numbers = exercise, student.numbers(exercise)
+        self.cases_of = (id(exercise), student, fresh)
         self.cases = {
             check.name: list(check.cases(student.generator(f"{exercise.name}.{check.name}", fresh), self.numbers))
             for check in exercise.checks
@@ -104,6 +121,16 @@ class _Bench:
                 return rest | results
         return results
 
+    def of_mistake(self, mistake: Mistake) -> Results:
+        """What a mistake gives on all cases. It is kept: a student checks again, and has the same cases then."""
+        key = (*self.cases_of, mistake.name)
+        if key not in self._known:
+            if len(self._known) >= 2000:
+                self._known.clear()
+            # With the exercise, so that its id is not given to another one.
+            self._known[key] = self.exercise, self.results(self.exercise.answer(mistake.answer, self.numbers))
+        return self._known[key][1]
+
     def right(self, given: Results) -> dict[str, bool]:
         """Which checks are passed."""
         return {
@@ -111,36 +138,60 @@ class _Bench:
             for check in self.exercise.checks
         }
 
+    def only_float32(self, given: Results) -> bool:
+        """Whether an answer is right but for the digits that float32 does not have."""
+        exact = [check for check in self.exercise.checks if not check.noisy]
+        return any(_is_float32(given[check.name], self.expected[check.name]) for check in exact) and all(
+            all(map(functools.partial(_agree, _loosely(check)), given[check.name], self.expected[check.name]))
+            for check in exact
+        )
+
     def mistakes(self, given: Results, right: dict[str, bool]) -> dict[str, Mistake]:
         """For each wrong check the mistake that explains it, where there is one.
 
         A mistake that gives the student's values on all checks explains them all; noisy checks count by being right or
-        wrong. Failing that, one that does so but for the noisy ones, and last one that agrees on the check alone.
+        wrong, and by what their probe says. Failing that, one that does so but for the noisy ones, and last one that agrees
+        in the cases in which a check fails: rather one that does not fail other checks, where the student is right.
         """
         exact = [check for check in self.exercise.checks if not check.noisy]
         wrong = [check.name for check in self.exercise.checks if not right[check.name]]
         any_exact = any(check.name in wrong for check in exact)
+        failing = {
+            check.name: [
+                not _agree(check, *pair) for pair in zip(given[check.name], self.expected[check.name], strict=True)
+            ]
+            for check in exact
+        }
+        like = {
+            check.name: _loosely(check) if _is_float32(given[check.name], self.expected[check.name]) else check
+            for check in exact
+        }
+        said = {check.name: _said(given[check.name]) for check in self.exercise.checks if check.noisy}
         but_for_noise: dict[str, Mistake] = {}
         alone: dict[str, Mistake] = {}
+        contradicted: dict[str, Mistake] = {}
         for mistake in self.exercise.mistakes:
-            theirs = self.results(self.exercise.answer(mistake.answer, self.numbers))
+            theirs = self.of_mistake(mistake)
             their_right = self.right(theirs)
             agrees = {
-                check.name: all(
-                    map(functools.partial(_agree, check, alike=True), given[check.name], theirs[check.name])
+                check.name: list(
+                    map(functools.partial(_agree, like[check.name], alike=True), given[check.name], theirs[check.name])
                 )
                 for check in exact
             }
-            if all(agrees.values()):
-                if right == their_right:
+            if all(map(all, agrees.values())):
+                if right == their_right and all(words == _said(theirs[name]) for name, words in said.items()):
                     return dict.fromkeys(wrong, mistake)
                 if any_exact and not but_for_noise:
                     but_for_noise = {name: mistake for name in wrong if not their_right[name]}
+            fails_elsewhere = any(right[name] and not passed for name, passed in their_right.items())
             for check in exact:
                 name = check.name
-                if name in wrong and agrees[name] and check.telling and not _is_general(given[name]):
-                    alone.setdefault(name, mistake)
-        return but_for_noise or alone
+                if name not in wrong or not check.telling or their_right[name] or _is_general(given[name]):
+                    continue
+                if all(same for same, fails in zip(agrees[name], failing[name], strict=True) if fails):
+                    (contradicted if fails_elsewhere else alone).setdefault(name, mistake)
+        return but_for_noise or contradicted | alone
 
 
 def missing(exercise: Exercise) -> list[Verdict]:
@@ -158,7 +209,7 @@ def _run(
     try:
         with time_limit(seconds) if seconds else nullcontext():
             for case in cases:
-                results.append(_once(probe, answer, case))
+                results.append(_once(exercise, probe, answer, case))
     except TimeLimit:
         slow = Failure(
             "too slow", f"took longer than {seconds:g} s. Is there a loop that never ends, or one per element?"
@@ -167,12 +218,14 @@ def _run(
     return results
 
 
-def _once(probe: Callable[..., Any], answer: Any, case: tuple[Any, ...]) -> Any:
+def _once(exercise: Exercise, probe: Callable[..., Any], answer: Any, case: tuple[Any, ...]) -> Any:
     if answer is None or answer is Ellipsis:
         return Failure("not done", "nothing was written here.")
+    arguments = _copies(case)
     try:
         with _seeded():
-            return _plain(probe(answer, *_copies(case)))
+            result = _plain(probe(answer, *arguments))
+        return _changed(exercise, case, arguments) or result
     except NotYet as reason:
         return Failure("says", str(reason))
     except NotImplementedError:
@@ -182,6 +235,17 @@ def _once(probe: Callable[..., Any], answer: Any, case: tuple[Any, ...]) -> Any:
     except (Exception, SystemExit) as error:
         text = str(error).splitlines()[0] if str(error) else ""
         return Failure("error", f"raises {type(error).__name__}: {text[:200]}{_where(error)}")
+
+
+# What helps with an error that a student is likely to meet: a part of its text, and the words.
+_REMEDIES = {
+    "must match the size of tensor": " Does a mean or a sum lack keepdim=True?",
+    "math range error": " The exponential of a large number overflows: stay with logarithms.",
+    "cannot be converted to Scalar": " No .item() or float() on the way: the result has one number for each group.",
+    "only one element tensors": " No .item() or float() on the way: the result has one number for each group.",
+    "in-place operation": " Make a new tensor: `x = x - y`, not `x -= y`.",
+    "Can't call numpy() on Tensor that requires grad": " Stay in torch, so that the gradient can flow.",
+}
 
 
 @contextmanager
@@ -198,6 +262,26 @@ def _seeded() -> Iterator[None]:
 def _copies(case: tuple[Any, ...]) -> tuple[Any, ...]:
     """Arguments that an answer may change in place without harm to the next one."""
     return tuple(x.clone() if isinstance(x, torch.Tensor) else x for x in case)
+
+
+def _changed(exercise: Exercise, case: tuple[Any, ...], arguments: tuple[Any, ...]) -> Failure | None:
+    """A failure if an argument has other numbers than before the call."""
+    names = _names(exercise, case)
+    for name, before, after in zip(names, case, arguments, strict=True):
+        if isinstance(before, torch.Tensor) and not torch.equal(before, after.detach()):
+            what = f"its argument `{name}`" if name != "?" else "an argument"
+            return Failure(
+                "changes its input",
+                f"changes {what} in place, so whoever uses it afterwards finds other numbers. Make a new tensor: "
+                "`x = x - y`, not `x -= y`, `x[i] = ...` or a method that ends in `_`.",
+            )
+    return None
+
+
+def _names(exercise: Exercise, case: tuple[Any, ...]) -> list[str]:
+    """The parameters that a case's entries are passed for, "?" where that cannot be told."""
+    names: list[str] = [] if exercise.value else list(inspect.signature(exercise.solution).parameters)
+    return names if len(names) == len(case) else ["?"] * len(case)
 
 
 def _where(error: BaseException) -> str:
@@ -222,19 +306,59 @@ def _plain(value: Any) -> Any:
     if isinstance(value, int | float | np.number | np.ndarray):
         return np.asarray(value, dtype=np.float64)
     if isinstance(value, list | tuple):
-        if all(isinstance(entry, int | float | np.number) for entry in value):
-            return np.asarray(value, dtype=np.float64)
+        if all(isinstance(entry, int | float | np.number) or _is_scalar(entry) for entry in value):
+            return np.asarray([float(entry) for entry in value], dtype=np.float64)
         return tuple(_plain(entry) for entry in value)
     return Failure("wrong type", f"gives a {type(value).__name__}; expected numbers or tensors.")
 
 
+def _is_scalar(value: Any) -> bool:
+    """Whether a value is one number in a tensor or an array without dimensions."""
+    if isinstance(value, torch.Tensor):
+        return value.dim() == 0 and value.dtype != torch.bool and not value.is_complex()
+    return isinstance(value, np.ndarray) and value.ndim == 0 and value.dtype.kind in "iuf"
+
+
+_FLOAT32 = (
+    "right, but only to the 7 digits of float32, where the input is float64: keep its dtype, "
+    "e.g. torch.tensor(..., dtype=torch.float64), or x.dtype of an input x."
+)
+
+
+def _is_float32(given: list[Any], expected: list[Any]) -> bool:
+    """Whether all numbers given are float32 numbers, and not all numbers expected are."""
+
+    def single(values: list[Any]) -> bool:
+        arrays = [array for value in values for array in _arrays(value)]
+        with np.errstate(over="ignore"):
+            return bool(arrays) and all(np.array_equal(a.astype(np.float32), a, equal_nan=True) for a in arrays)
+
+    return single(given) and not single(expected)
+
+
+def _arrays(value: Any) -> Iterator[Any]:
+    if isinstance(value, np.ndarray) and value.dtype != bool:
+        yield value
+    elif isinstance(value, tuple):
+        for entry in value:
+            yield from _arrays(entry)
+
+
+def _loosely(check: Check) -> Check:
+    """The check as it would be for numbers in float32."""
+    return replace(check, rtol=max(check.rtol, 1e-5), floor=max(check.floor, 1e-30))
+
+
+def _said(results: list[Any]) -> set[str]:
+    """What the probe itself said about an answer."""
+    return {one.says for one in results if isinstance(one, Failure) and one.kind == "says"}
+
+
 def _is_general(results: list[Any]) -> bool:
-    """Whether a result says by itself what is wrong: an exception, nothing at all, a number that is not finite."""
-    return any(
-        one is None
-        or (isinstance(one, Failure) and one.kind != "says")
-        or (isinstance(one, np.ndarray) and one.dtype != bool and not np.isfinite(one).all())
-        for one in results
+    """Whether the results say by themselves what is wrong: an exception, nothing at all, no number that is finite."""
+    arrays = [array for one in results for array in _arrays(one)]
+    return any(one is None or (isinstance(one, Failure) and one.kind != "says") for one in results) or (
+        bool(arrays) and not any(np.isfinite(array).any() for array in arrays)
     )
 
 
@@ -281,12 +405,24 @@ def _general(
         failure = given[first]
         if failure.kind == "says":
             return Failure("unnamed", failure.says)
-        return Failure(failure.kind, failure.says + (at if failure.kind == "error" else ""))
+        if failure.kind != "error":
+            return failure
+        remedy = next((words for part, words in _REMEDIES.items() if part in failure.says), "")
+        return Failure(failure.kind, f"{failure.says}{at}.{remedy}")
+    if _is_float32(given, expected) and all(map(functools.partial(_agree, _loosely(check)), given, expected)):
+        return Failure("float32", _FLOAT32)
     pairs = [(given[i], expected[i]) for i in range(len(given))]
     arrays = [(a, b) for a, b in pairs if isinstance(a, np.ndarray) and isinstance(b, np.ndarray) and b.dtype != bool]
+    kinds = _form(given[first]), _form(expected[first])
+    if isinstance(given[first], np.ndarray) != isinstance(expected[first], np.ndarray):
+        return Failure("wrong type", f"gives {kinds[0]}; expected {kinds[1]}{at}.")
     shape = next(((a.shape, b.shape) for a, b in arrays if a.shape != b.shape), None)
     if shape:
         remedy = " Sum over the last dimension only: leading dimensions stay." if len(shape[0]) < len(shape[1]) else ""
+        if len(shape[0]) > len(shape[1]) and math.prod(shape[0]) == math.prod(shape[1]):
+            remedy = " Without keepdim=True?"
+        if exercise.value:
+            return Failure("wrong shape", f"gives {kinds[0]}; expected {kinds[1]}.")
         return Failure("wrong shape", f"gives shape {shape[0]}; expected {shape[1]}{at}.{remedy}")
     if arrays and len(arrays) == len(pairs):
         mine = np.concatenate([a.ravel() for a, _ in arrays])
@@ -304,9 +440,27 @@ def _general(
                 return Failure("a factor", "every number is off by the same factor.")
             return Failure("a factor", f"is {_factor(float(ratio.mean()))} the right value everywhere.")
     if exercise.value:  # one's own numbers: the right ones are not told
+        if arrays and np.abs(mine - right).max() < 0.01 * np.abs(right).max():
+            return Failure("too few digits", f"nearly right, but more digits are asked for: {_show(given[first])}.")
         return Failure("unnamed", f"not right: {_show(given[first])}. {check.hint}".strip())
     words = f"{at.strip().capitalize()}: {_difference(check, given[first], expected[first])}. {check.hint}"
     return Failure("unnamed", words.strip().removeprefix(": "))
+
+
+def _form(value: Any) -> str:
+    """What kind of thing a result is, without its numbers."""
+    if isinstance(value, np.ndarray):
+        what = "numbers" if value.dtype != bool else "truth values"
+        return (
+            "one number"
+            if value.ndim == 0
+            else f"{len(value)} {what}"
+            if value.ndim == 1
+            else f"{what} of shape {value.shape}"
+        )
+    if isinstance(value, tuple):
+        return f"{len(value)} things ({', '.join(_form(entry) for entry in value)})"
+    return "nothing" if value is None else f"a {type(value).__name__}"
 
 
 def _difference(check: Check, given: Any, expected: Any) -> str:
@@ -316,8 +470,41 @@ def _difference(check: Check, given: Any, expected: Any) -> str:
         first = int((~close).ravel().argmax())
         if first > 3:
             place = ", ".join(str(int(index)) for index in np.unravel_index(first, given.shape))
-            return f"gives {given.flat[first]:.6g} at [{place}], expected {expected.flat[first]:.6g}"
-    return f"gives {_show(given)}, expected {_show(expected)}"
+            mine, right = _told_apart(given.flat[first : first + 1], expected.flat[first : first + 1])
+            return f"gives {mine} at [{place}], expected {right}"
+    mine, right = _told_apart(given, expected)
+    return f"gives {mine}, expected {right}{_precision(given, expected)}"
+
+
+def _precision(given: Any, expected: Any) -> str:
+    """How many digits are right, where that is worth a word."""
+    pairs = list(zip(_arrays(given), _arrays(expected), strict=False))
+    if any(a.shape != b.shape or not np.isfinite(a).all() for a, b in pairs):
+        return ""
+    off = max((float(np.abs(a - b).max() / max(np.abs(b).max(), 1e-300)) for a, b in pairs if b.size), default=1.0)
+    return f" (right to about {-math.log10(off):.0f} digits)" if 0 < off < 3e-5 else ""
+
+
+def _told_apart(given: Any, expected: Any) -> tuple[str, str]:
+    """Both in words, with as many digits as it takes to see where they differ."""
+    for digits in (6, 8, 10, 12, 15, 17):
+        mine, right = _show(given, digits), _show(expected, digits)
+        if mine != right:
+            break
+    return mine, right
+
+
+def exactly(x: float) -> str:
+    """A number shortly, but never as a round one that it is not: "1 - 1e-12", not "1"."""
+    short = f"{x:.6g}"
+    if (
+        not math.isfinite(x)
+        or math.isclose(float(short), x, rel_tol=1e-15, abs_tol=0.0)
+        or len(short.lstrip("-0.").replace(".", "").split("e")[0]) > 5
+    ):
+        return short
+    gap = x - float(short)
+    return f"{short} {'-' if gap < 0 else '+'} {abs(gap):.1g}".replace("e-0", "e-")
 
 
 _FACTORS = {"log 2": math.log(2), "1/log 2 (logarithms to base 2?)": 1 / math.log(2)}
@@ -331,25 +518,33 @@ def _factor(ratio: float) -> str:
     return f"{name} times"
 
 
-def _show(value: Any) -> str:
+def _show(value: Any, digits: int = 6) -> str:
     if isinstance(value, np.ndarray):
+        if value.dtype == bool:
+            return str(value.tolist())
         if value.size == 1:
-            return f"{value.item():.8g}"
-        return "[" + ", ".join(f"{x:.6g}" for x in value.ravel()[:4]) + (", ...]" if value.size > 4 else "]")
+            return f"{value.item():.{digits}g}"
+        flat = (
+            np.where(np.abs(value) < 1e-14 * np.abs(value[np.isfinite(value)]).max(initial=0.0), 0.0, value).ravel()
+            + 0.0
+        )
+        return "[" + ", ".join(f"{x:.{digits}g}" for x in flat[:4]) + (", ...]" if value.size > 4 else "]")
     if isinstance(value, tuple):
-        return "(" + ", ".join(_show(entry) for entry in value) + ")"
+        return "(" + ", ".join(_show(entry, digits) for entry in value) + ")"
     return repr(value)
 
 
 def _show_case(exercise: Exercise, case: tuple[Any, ...]) -> str:
-    """The arguments of a case, shortly: numbers and small tensors in full, of the rest the shape."""
-    names: list[str] = [] if exercise.value else list(inspect.signature(exercise.solution).parameters)
+    """The arguments of a case, shortly: numbers and small tensors in full, of one or two others the shape."""
     words = []
-    for name, x in zip(names if len(names) == len(case) else ["?"] * len(case), case, strict=True):
+    large = sum(isinstance(x, torch.Tensor) and x.numel() > 4 for x in case)
+    for name, x in zip(_names(exercise, case), case, strict=True):
         if isinstance(x, torch.Tensor):
+            if x.numel() > 4 and large > 2:
+                continue
             shown = f"= {_show(x.double().numpy())}" if x.numel() <= 4 else f"of shape {tuple(x.shape)}"
         elif isinstance(x, bool | int | float | str):
-            shown = f"= {x:.6g}" if isinstance(x, float) else f"= {x!r}"
+            shown = f"= {exactly(x)}" if isinstance(x, float) else f"= {x!r}"
             shown = shown if len(shown) < 80 else f"of {len(str(x))} characters"
         else:
             continue
