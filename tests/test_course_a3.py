@@ -7,6 +7,7 @@ import os
 import shutil
 import statistics
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,8 @@ import torch
 
 from tests.course_samples import VARIANT, automatic, save, solved
 from toys import bandits
-from toys.course import Student, load
-from toys.course.a3 import ALPHAS, FAULTS, HEALTHY, SPECIMENS, TRAIN_CELL, may_train, rows_of, t95, task
+from toys.course import Student, Text, check, load
+from toys.course.a3 import ALPHAS, FAULTS, HEALTHY, SPECIMENS, TRAIN_CELL, may_train, rows_of, show_guards, t95, task
 from toys.course.grading import Submission, grade
 from toys.course.judging import judge
 
@@ -69,6 +70,55 @@ def guard_in_a_closure(alpha_max, alpha_min, rho, gain_scale):
     return State()
 
 
+@style("Guard")
+class Float32Guard:
+    """torch throughout, in its default type; alpha is a 0-dim tensor."""
+
+    def __init__(self, alpha_max, alpha_min, rho, gain_scale):
+        self.alpha_max, self.alpha_min, self.rho, self.gain_scale = alpha_max, alpha_min, rho, gain_scale
+        self.average = None
+
+    def update(self, reward, confidence):
+        reward = torch.tensor(reward)
+        average = reward if self.average is None else self.average
+        gate = torch.tanh((reward - average).clamp(min=0) / self.gain_scale)
+        self.average = self.rho * average + (1 - self.rho) * reward
+        return self.alpha_max - (self.alpha_max - self.alpha_min) * confidence * gate
+
+
+@style("Guard")
+class SettingsOfTheClass:
+    """Default values as attributes of the class, and of numpy's single precision; each object has its own average."""
+
+    average = None
+    count = 0
+
+    def __init__(this, alpha_max, alpha_min, rho, gain_scale):
+        this.settings = np.float32([alpha_max, alpha_min, rho, gain_scale])
+
+    def update(this, reward, confidence):
+        top, bottom, rho, scale = this.settings
+        average = np.float32(reward) if this.average is None else this.average
+        this.average = rho * average + (1 - rho) * np.float32(reward)
+        return np.array(top - (top - bottom) * confidence * np.tanh(max(np.float32(reward) - average, 0) / scale))
+
+
+@style("NoiseGuard")
+class Float32NoiseGuard(Float32Guard):
+    def __init__(self, alpha_max, alpha_min, rho, gain_scale, margin):
+        super().__init__(alpha_max, alpha_min, rho, gain_scale)
+        self.margin = margin
+
+    def update(self, reward, reward_se, confidence):
+        old = self.average
+        alpha = super().update(reward, confidence)
+        if old is None:
+            return alpha
+        gain = torch.tensor(reward) - old - self.margin * torch.tensor(reward_se)
+        gate = confidence * torch.tanh(torch.relu(gain) / self.gain_scale)
+        return self.alpha_max * (1 - gate) + self.alpha_min * gate
+
+
 @style("NoiseGuard")
 class ListNoiseGuard:
     def __init__(self, alpha_max, alpha_min, rho, gain_scale, margin):
@@ -115,6 +165,18 @@ def gain_by_integral(noise, rho):
     return sd * torch.trapezoid(x * torch.exp(-x * x / 2), x) / math.sqrt(2 * math.pi)
 
 
+@style("expected_gain")
+def gain_in_float32(noise, rho):
+    variance = torch.tensor(noise) ** 2 * (1 + (1 - rho) / (1 + rho))
+    return torch.sqrt(variance / (2 * torch.pi))
+
+
+@style("interval")
+def interval_of_tensors(values):
+    n = values.shape[0]
+    return values.mean(), t95(n - 1) * values.std() / torch.tensor(n).sqrt()
+
+
 @style("interval")
 def interval_by_numpy(values):
     n = len(values)
@@ -156,6 +218,19 @@ def facts_by_numpy(text):
         "gain_se": np.sqrt(a.var(ddof=1) / n + b.var(ddof=1) / n),
         "on_policy": (table["kl_old"] == 0).mean(),
         "spike": table["grad_norm"].max() / np.median(table["grad_norm"]),
+    }
+
+
+@style("run_facts")
+def facts_in_float32(text):
+    rows = [json.loads(line) for line in text.split("\n") if line]
+    rewards, kl, norms = (torch.tensor([row[key] for row in rows]) for key in ("reward_mean", "kl_old", "grad_norm"))
+    n, middle = len(rows) // 4, norms.sort().values[(len(norms) - 1) // 2 : len(norms) // 2 + 1].mean()
+    return {
+        "gain": rewards[-n:].mean() - rewards[:n].mean(),
+        "gain_se": torch.sqrt(rewards[:n].var() / n + rewards[-n:].var() / n),
+        "on_policy": (kl == 0).float().mean(),
+        "spike": norms.max() / middle,
     }
 
 
@@ -206,6 +281,140 @@ def test_a_stub_is_not_blamed():
             for verdict in judge(exercise, answer, ADA):
                 assert not verdict.passed and "nothing" in verdict.says, (exercise.name, verdict)
                 assert verdict.mistake not in {mistake.name for mistake in exercise.mistakes}
+
+
+# Wrong answers as students write them, with a word of the diagnosis they are given.
+def plain(body):
+    names = {"math": math, "torch": torch, "json": json, "statistics": statistics, "t95": t95}
+    exec(body, names)
+    return names["answer"]
+
+
+GUARD = """
+class answer:
+    def __init__(self, alpha_max, alpha_min, rho, gain_scale):
+        self.alpha_max, self.alpha_min, self.rho, self.gain_scale = alpha_max, alpha_min, rho, gain_scale
+        self.average = None
+
+    def update(self, reward, confidence):
+        average = reward if self.average is None else self.average
+        gain = max(0.0, reward - average)
+        self.average = self.rho * average + (1 - self.rho) * reward
+        return self.alpha_max - (self.alpha_max - self.alpha_min) * confidence * math.tanh(gain / self.gain_scale)
+"""
+OF_THE_CLASS = GUARD.replace("        self.average = None\n", "").replace("self.average", "answer.average").replace(
+    "class answer:\n", "class answer:\n    average = None\n\n"
+)  # fmt: skip
+CHOSEN = """
+def answer(rewards, reference):
+    best = int(rewards[:, FIRST].mean(1).argmax())
+    lead = (rewards[best] - rewards[reference])[SECOND]
+    return best, lead.mean(), t95(len(lead) - 1) * lead.std() / len(lead) ** 0.5
+"""
+FACTS = """
+def answer(text):
+    rows = [json.loads(line) for line in text.splitlines()]
+    rewards, n = [row["reward_mean"] for row in rows], len(rows) // 4
+    first, last = rewards[:n], rewards[-n:]
+    norms = [row["grad_norm"] for row in rows]
+    return {
+        "gain": statistics.mean(last) - statistics.mean(first),
+        "gain_se": ((statistics.variance(first) + statistics.variance(last)) / n) ** 0.5,
+        "on_policy": sum(ON_POLICY for row in rows) / len(rows),
+        "spike": max(norms) / statistics.median(norms),
+    }
+"""
+GAIN = "def answer(noise, rho):\n    return VALUE"
+WRONG = [
+    ("Guard", OF_THE_CLASS, {"twins": "shared state"}),
+    ("Guard", GUARD.replace("update(self, ", "update("), {"rising": "self missing in update"}),
+    ("Guard", GUARD.replace("__init__(self, ", "__init__("), {"rising": "self missing in __init__"}),
+    ("Guard", GUARD.replace("(gain / self.gain_scale)", "(gain / gain_scale)"), {"rising": "settings not kept"}),
+    ("Guard", GUARD.replace("        self.average = None\n", ""), {"rising": "average not set"}),
+    ("run_facts", FACTS.replace("ON_POLICY", "row['kl_old'] < 1e-6"), {"on_policy": "a tolerance for zero"}),
+    ("run_facts", FACTS.replace("ON_POLICY", "row['kl_old'] < 1e-3"), {"on_policy": "a tolerance for zero"}),
+    ("run_facts", FACTS.replace("ON_POLICY", "round(row['kl_old'], 4) == 0"), {"on_policy": "a tolerance for zero"}),
+    ("run_facts", FACTS.replace("ON_POLICY", "math.isclose(row['kl_old'], 0, abs_tol=1e-9)"),
+     {"on_policy": "a tolerance for zero"}),
+    ("run_facts", FACTS.replace("ON_POLICY", "row['kl_old'] < 1e-12"), {"on_policy": "unnamed"}),
+    ("chosen", CHOSEN.replace("FIRST", "::2").replace("SECOND", "1::2"), {"lead": "even and odd seeds"}),
+    ("chosen", CHOSEN.replace("FIRST", "1::2").replace("SECOND", "::2"), {"lead": "odd and even seeds"}),
+    ("expected_gain", GAIN.replace("VALUE", "noise * math.sqrt((1 - rho) / (1 + rho)) / math.sqrt(2 * math.pi)"),
+     {"value": "only the average is noisy", "no_memory": "only the average is noisy"}),
+    ("expected_gain", GAIN.replace("VALUE", "noise / math.sqrt(math.pi * (1 + rho)) if rho else 0.0"),
+     {"no_memory": "nothing at rho = 0"}),
+    ("expected_gain", GAIN.replace("VALUE", "noise / math.sqrt(math.pi * (1 + rho)) if rho else noise / (2 * math.pi) ** 0.5"),
+     {"no_memory": "a factor"}),
+    ("Guard", GUARD.replace("self.rho * average + (1 - self.rho) * reward", "max(average, reward)"),
+     {"noisy": "largest reward for average"}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "body", "mistakes"), WRONG)
+def test_wrong_answers_as_students_write_them(name, body, mistakes):
+    for seed in range(4):
+        verdicts = {v.check.name: v for v in judge(A3[name], plain(body), ADA, fresh=str(seed)) if not v.passed}
+        assert {check: verdicts[check].mistake for check in mistakes if check in verdicts} == mistakes, verdicts
+        assert {verdict.mistake for verdict in verdicts.values()} <= set(mistakes.values()), verdicts
+
+
+def test_a_class_with_another_method_is_not_taken_for_an_empty_one():
+    verdicts = judge(A3["Guard"], plain(GUARD.replace("def update", "def step")), ADA)
+    assert verdicts[0].says == "the class has no method `update`; it has step."
+    first = "        if self.average is None:\n            self.average = reward\n            return\n"
+    silent = GUARD.replace("        average = reward if", first + "        average = reward if")
+    assert "update returns nothing in step 1" in judge(A3["Guard"], plain(silent), ADA)[0].says
+
+
+def test_a_class_attribute_costs_the_check_about_twins_only():
+    lost = [verdict.check.name for verdict in judge(A3["Guard"], plain(OF_THE_CLASS), ADA) if not verdict.passed]
+    assert lost == ["twins"]
+    missing = plain(
+        GUARD.replace("update(self, reward, confidence)", "update(self, reward)").replace("confidence * ", "")
+    )
+    assert "update() takes 2 positional arguments but 3 were given" in judge(A3["Guard"], missing, ADA)[0].says
+
+
+def test_the_two_names_of_a_diagnosis_cannot_be_guessed_one_by_one(capsys):
+    exercise = A3["diagnosis"]
+    first, second = exercise.solution(**ADA.numbers(exercise))
+    other = next(name for name in FAULTS if name not in (first, second))
+    check(exercise, (first, other), student=ADA)
+    said = capsys.readouterr().out
+    assert said.startswith("diagnosis: not yet: not both are right.") and "points" not in said
+    assert FAULTS[first].shows in said and FAULTS[other].shows in said
+    check(exercise, (second, first), student=ADA)
+    assert "exchanged" not in capsys.readouterr().out
+    for malformed in (None, first, (first, "bad luck"), (first, second, first)):
+        check(exercise, malformed, student=ADA)
+        assert "diagnosis: " in capsys.readouterr().out
+    check(exercise, (first, second), student=ADA)
+    assert "diagnosis: 6 of 6 points" in capsys.readouterr().out
+
+
+def test_a_diagnosis_is_judged_name_by_name_when_it_is_graded(monkeypatch, capsys):
+    monkeypatch.setenv("APO_EDU_GRADING", "1")
+    exercise = A3["diagnosis"]
+    first, _ = exercise.solution(**ADA.numbers(exercise))
+    assert check(exercise, (first, "nothing wrong"), student=ADA) == 3
+    assert "the second run is not healthy" in capsys.readouterr().out
+
+
+def test_the_picture_of_the_guards_states_its_settings_and_is_quick(capsys):
+    started = time.process_time()
+    show_guards(A3["Guard"].solution, A3["NoiseGuard"].solution)
+    assert time.process_time() - started < 2.5
+    said = capsys.readouterr().out
+    assert "alpha_max 0.9, alpha_min 0.35, rho 0.9, gain_scale 0.1" in said and "groups of 8" in said
+    for line in said.splitlines()[2:4]:
+        assert {"alpha", "confidence", "reward"} <= set(line.split())
+
+
+def test_what_part_three_says_of_the_model_is_measured():
+    before = json.loads((SPECIMENS / "healthy" / "summary.json").read_text())["eval_before"]
+    assert before["pass@1"] == pytest.approx(2 / 5, abs=0.02) and before["greedy"] == pytest.approx(3 / 5, abs=0.02)
+    text = " ".join(part.source for part in A3.parts if isinstance(part, Text))
+    assert "two times in five (three in five by its best guess)" in text.replace("\n", " ")
 
 
 @pytest.mark.parametrize("changed", [1.001, 0.999])

@@ -10,12 +10,16 @@ with the one change that `FAULTS` names (the embedded model learns to add; a min
 rounded to four digits; of the faulty ones only what the exercise needs is kept.
 """
 
+import copy
 import functools
+import inspect
 import json
 import math
 import os
+import re
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +33,7 @@ from .model import Assignment, Check, Code, Exercise, Mistake, NotYet, Numbers, 
 from .session import grading
 
 SPECIMENS = Path(__file__).parent / "specimens"
+FLOAT32 = 1e-6  # answers in float32, torch's default, are right ones; the mistakes are a thousand times further away
 
 # 1. The guard.
 
@@ -85,36 +90,111 @@ def rewards_of(kind: str) -> Any:
     return cases
 
 
+NO_SELF = "`self` is missing in {}: the first parameter of a method is the object itself, and the others come after it."
+NOT_KEPT = "`{0}` is not known in `update`: keep it in `__init__`, self.{0} = {0}, and read self.{0}."
+NEVER_SET = "`self.{0}` is read but was never set: `__init__` has to set it."
+LOST = "`{}` is lost when `update` returns: what the guard remembers belongs to the object, self.{} = ..."
+NOT_ANEW = (
+    "a new guard with the same settings and rewards gives other numbers than the one before it: it remembers what that one "
+    "saw. The average belongs to the object, self.average, not to a global variable or a default argument."
+)
+
+
 def _made(answer: Any, *arguments: Any) -> Any:
     """A guard of the student's class."""
     if not callable(answer):
         raise NotYet("expected a class.")
     try:
-        guard = answer(*arguments)
+        guard = _called(answer, "__init__", *arguments)
     except TypeError as error:
         if "takes no arguments" in str(error):
             raise NotImplementedError from None
         raise
     if not hasattr(guard, "update"):
+        kind = inspect.unwrap(answer)
+        others = [name for name, value in vars(kind).items() if callable(value) and not name.startswith("__")]
+        if inspect.isclass(kind) and others:
+            raise NotYet(f"the class has no method `update`; it has {', '.join(others)}.")
         raise NotImplementedError
     return guard
+
+
+def _called(function: Any, method: str, *arguments: Any) -> Any:
+    """The result of a method; what a class without `self` raises is said in words."""
+    try:
+        return function(*arguments)
+    except (TypeError, NameError, AttributeError) as error:
+        text = str(error)
+        takes = re.search(rf"{method}\(\) takes (\d+) positional arguments? but", text)
+        lacks = (
+            takes and int(takes[1]) == len(arguments) and _first_parameter(function, method) in ("alpha_max", "reward")
+        )
+        if lacks or "name 'self' is not defined" in text:
+            raise NotYet(NO_SELF.format(f"`{method}`")) from None
+        if isinstance(error, UnboundLocalError) and (local := re.search(r"local variable '(\w+)'", text)):
+            raise NotYet(LOST.format(local[1], local[1])) from None
+        unknown = re.search(r"name '(alpha_max|alpha_min|rho|gain_scale|margin)' is not defined", text)
+        if unknown:
+            raise NotYet(NOT_KEPT.format(unknown[1])) from None
+        unset = re.search(r"object has no attribute '(\w+)'", text)
+        if method == "update" and unset and unset[1] not in ("update", "__init__"):
+            raise NotYet(NEVER_SET.format(unset[1])) from None
+        raise
+
+
+def _first_parameter(function: Any, method: str) -> str:
+    """The name of a method's first parameter as it was typed."""
+    inner = inspect.unwrap(function)
+    inner = getattr(inner, method) if inspect.isclass(inner) else inner
+    code = getattr(getattr(inner, "__func__", inner), "__code__", None)
+    return code.co_varnames[0] if code and code.co_argcount else ""
+
+
+@contextmanager
+def _class_as_written(answer: Any) -> Iterator[None]:
+    """Attributes that belong to a student's class are afterwards what they were, so that no case disturbs the next."""
+    kind = inspect.unwrap(answer) if callable(answer) else None
+
+    def own() -> dict[str, Any]:
+        if not inspect.isclass(kind):
+            return {}
+        mine = {name: value for name, value in vars(kind).items() if not name.startswith("__")}
+        plain = int | float | str | list | dict | Tensor | None
+        return {name: value for name, value in mine.items() if isinstance(value, plain)}
+
+    before = copy.deepcopy(own())
+    try:
+        yield
+    finally:
+        for name in own().keys() - before.keys():
+            delattr(kind, name)
+        for name, value in before.items():
+            setattr(kind, name, value)
 
 
 def alphas_of(with_error: bool, twins: bool = False) -> Any:
     """The probe: alpha at each step. With `twins`, a second guard sees other rewards in between."""
 
-    def probe(answer: Any, setting: tuple[float, ...], steps: list[tuple[float, float, float]]) -> Any:
-        guard = _made(answer, *setting)
-        twin = _made(answer, *setting) if twins else None
-        seen = []
-        for reward, error, confidence in steps:
-            arguments = (reward, error, confidence) if with_error else (reward, confidence)
-            seen.append(guard.update(*arguments))
-            if twin is not None:
-                twin.update(reward + 1.0, *arguments[1:])
-        if any(alpha is None for alpha in seen):
-            raise NotYet("update returns nothing: alpha is missing after `return`.")
+    def once(answer: Any, setting: tuple[float, ...], steps: list[tuple[float, float, float]]) -> list[float]:
+        with _class_as_written(answer):
+            guard = _made(answer, *setting)
+            twin = _made(answer, *setting) if twins else None
+            seen = []
+            for reward, error, confidence in steps:
+                arguments = (reward, error, confidence) if with_error else (reward, confidence)
+                seen.append(_called(guard.update, "update", *arguments))
+                if twin is not None:
+                    twin.update(reward + 1.0, *arguments[1:])
+        if None in seen:
+            when = "" if seen.count(None) == len(seen) else f" in step {seen.index(None) + 1}"
+            raise NotYet(f"update returns nothing{when}: alpha is missing after `return`.")
         return [float(alpha) for alpha in seen]
+
+    def probe(answer: Any, setting: tuple[float, ...], steps: list[tuple[float, float, float]]) -> list[float]:
+        first, second = (once(answer, setting, steps) for _ in range(2))
+        if repr(first) != repr(second):  # repr: NaN is like NaN
+            raise NotYet(NOT_ANEW)
+        return first
 
     return probe
 
@@ -135,6 +215,7 @@ def _guard_but(
     seen_by_average: Callable[[float, float], float] = lambda reward, width: reward,
     after: Callable[[float, float, float], float] = lambda improvement, width, scale: improvement,
     errors: Callable[[float, list[float]], float] = lambda error, past: error,
+    first_alpha: Callable[[float, float], float] = lambda top, bottom: top,
 ) -> type:
     """A guard with one thing changed; `with_error` makes it the noise-aware one."""
 
@@ -162,6 +243,8 @@ def _guard_but(
             gain = reward - (following if early else average) - width
             improvement = after(squash(gain, self.scale), width, self.scale)
             self.average = following
+            if self.count == 1 and gain <= 0:
+                return first_alpha(self.top, self.bottom)
             return mix(self.top, self.bottom, gates(confidence, improvement))
 
     return Changed
@@ -174,7 +257,6 @@ class _SharedGuard:
 
     def __init__(self, alpha_max: float, alpha_min: float, rho: float, gain_scale: float):
         self.inner = _Guard(alpha_max, alpha_min, rho, gain_scale)
-        _SharedGuard.average = None
 
     def update(self, reward: float, confidence: float) -> float:
         """As the guard, with the class's average."""
@@ -182,6 +264,40 @@ class _SharedGuard:
         alpha = self.inner.update(reward, confidence)
         _SharedGuard.average = self.inner.average
         return alpha
+
+
+def _global_guard() -> type:
+    """A guard whose average is a global variable, which no class and no object owns."""
+    average: list[float | None] = [None]
+
+    class Global:
+        def __init__(self, *setting: float):
+            self.inner = _Guard(*setting)
+
+        def update(self, reward: float, confidence: float) -> float:
+            self.inner.average = average[0]
+            alpha = self.inner.update(reward, confidence)
+            average[0] = self.inner.average
+            return alpha
+
+    return Global
+
+
+def _guard_from(init: str, update: str) -> type:
+    """A class as a student types it; both methods from their heads and bodies."""
+    names: dict[str, Any] = {"math": math}
+    exec(f"class Guard:\n    def __init__({init}\n    def update({update}\n", names)
+    return names["Guard"]
+
+
+_KEEP = """self, alpha_max, alpha_min, rho, gain_scale):
+        self.alpha_max, self.alpha_min, self.rho, self.gain_scale = alpha_max, alpha_min, rho, gain_scale
+        self.average = None"""
+_UPDATE = """self, reward, confidence):
+        average = reward if self.average is None else self.average
+        gate = confidence * math.tanh(max(0.0, reward - average) / self.gain_scale)
+        self.average = self.rho * average + (1 - self.rho) * reward
+        return self.alpha_max - (self.alpha_max - self.alpha_min) * gate"""
 
 
 def _tanh(gain: float, scale: float) -> float:
@@ -214,7 +330,7 @@ part.)
             points=2,
             cases=rewards_of("rising"),
             probe=alphas_of(False),
-            rtol=1e-9,
+            rtol=FLOAT32,
             hint="Work out the first three steps by hand: p_1 = 0, and p_2 compares R_2 with R_1.",
         ),
         Check(
@@ -223,8 +339,9 @@ part.)
             points=3,
             cases=rewards_of("noisy"),
             probe=alphas_of(False),
-            rtol=1e-9,
-            hint="When the reward falls, alpha is alpha_max.",
+            rtol=FLOAT32,
+            hint="Work out the step shown by hand: the average before it, the gain, both gates. When the reward falls, alpha "
+            "is alpha_max.",
         ),
         Check(
             name="twins",
@@ -232,7 +349,7 @@ part.)
             points=1,
             cases=rewards_of("noisy"),
             probe=alphas_of(False, twins=True),
-            rtol=1e-9,
+            rtol=FLOAT32,
             hint="If the checks above pass: the average belongs to the instance, self.average = ..., set in __init__.",
         ),
     ),
@@ -314,6 +431,27 @@ part.)
             _guard_but(mix=lambda top, bottom, gate: top - top * gate),
         ),
         Mistake(
+            "alpha_min for the difference",
+            "open gates take alpha_min off alpha_max here: they take alpha down to alpha_min, so what they take off is the "
+            "difference of the two.",
+            _guard_but(mix=lambda top, bottom, gate: top - bottom * gate),
+        ),
+        Mistake(
+            "the gate for alpha",
+            "this returns how far the gates are open, c times p; alpha is asked for.",
+            _guard_but(mix=lambda top, bottom, gate: gate),
+        ),
+        Mistake(
+            "first step at alpha_min",
+            "the first step gives alpha_min: nothing has improved yet, so p is 0 and alpha rests at alpha_max.",
+            _guard_but(first_alpha=lambda top, bottom: bottom),
+        ),
+        Mistake(
+            "logistic for tanh",
+            "this bends the gain by a logistic function, which is 1/2 where nothing improves; tanh is 0 there.",
+            _guard_but(squash=lambda gain, scale: 1 / (1 + math.exp(-max(0.0, gain) / scale))),
+        ),
+        Mistake(
             "rho on the wrong side",
             "rho and 1 - rho are exchanged: rho is the weight of the old average.",
             _guard_but(moved=lambda average, reward, rho: (1 - rho) * average + rho * reward),
@@ -327,6 +465,12 @@ part.)
             "last reward for average",
             "this compares with the last reward; the average remembers longer, by rho.",
             _guard_but(moved=lambda average, reward, rho: reward),
+        ),
+        Mistake(
+            "largest reward for average",
+            "this compares with the largest reward so far: after one lucky step nothing would count as a gain again. An "
+            "average also sinks.",
+            _guard_but(moved=lambda average, reward, rho: max(average, reward)),
         ),
         Mistake(
             "average without 1 - rho",
@@ -352,6 +496,37 @@ part.)
             "shared state",
             "two guards share one average: it belongs to the class. Set it in __init__, self.average = ...",
             _SharedGuard,
+        ),
+        Mistake("global state", NOT_ANEW, _global_guard()),
+        Mistake(
+            "self missing in update",
+            NO_SELF.format("`update`"),
+            _guard_from(_KEEP, _UPDATE.replace("self, reward", "reward")),
+        ),
+        Mistake(
+            "self missing in __init__",
+            NO_SELF.format("`__init__`"),
+            _guard_from(_KEEP.replace("self, alpha_max", "alpha_max"), _UPDATE),
+        ),
+        Mistake(
+            "settings not kept",
+            NOT_KEPT.format("gain_scale"),
+            _guard_from(_KEEP, _UPDATE.replace("self.gain_scale", "gain_scale")),
+        ),
+        Mistake(
+            "average not set",
+            NEVER_SET.format("average"),
+            _guard_from(_KEEP.replace("self.average = None", "average = None"), _UPDATE),
+        ),
+        Mistake(
+            "average in a local variable",
+            LOST.format("average", "average"),
+            _guard_from(
+                _KEEP,
+                _UPDATE.replace("average = reward if self.average is None else self.average", "pass").replace(
+                    "self.average", "average"
+                ),
+            ),
         ),
     ),
 )
@@ -441,7 +616,7 @@ normal $X$.
             title="the value",
             points=2,
             cases=noises(lambda generator: uniform(generator, 0.3, 0.95)),
-            rtol=1e-7,
+            rtol=FLOAT32,
             hint="Compare your formula with a simulation: many normal numbers, a loop for the average, the positive part.",
         ),
         Check(
@@ -449,8 +624,10 @@ normal $X$.
             title="rho = 0: the average is the last reward",
             points=1,
             cases=noises(lambda generator: 0.0),
-            rtol=1e-7,
-            hint="Then the difference of two independent rewards is what counts.",
+            rtol=FLOAT32,
+            telling=False,
+            hint="Then the average is R_(t-1): the difference of two independent rewards is what counts, and its variance "
+            "is 2 s^2.",
         ),
     ),
     mistakes=(
@@ -482,7 +659,34 @@ normal $X$.
         Mistake(
             "the average's variance is that of a reward",
             "the average is taken to be as noisy as one reward: averaging reduces noise.",
-            _gain_but(variance=lambda rho: 2.0 + 1e-9 * rho),
+            _gain_but(variance=lambda rho: 2.0),
+        ),
+        Mistake(
+            "only the average is noisy",
+            "this is the noise of the average alone: R_t is noisy too, and the variances of the two add.",
+            _gain_but(variance=lambda rho: (1 - rho) / (1 + rho)),
+        ),
+        Mistake(
+            "standard deviations added",
+            "the standard deviations are added; of independent variables the variances add.",
+            lambda noise, rho: noise * (1 + math.sqrt((1 - rho) / (1 + rho))) / math.sqrt(2 * math.pi),
+        ),
+        Mistake(
+            "the fraction upside down",
+            "the average's variance is upside down, (1 + rho)/(1 - rho): it falls as rho grows, since more rewards are "
+            "averaged.",
+            _gain_but(variance=lambda rho: 1 + (1 + rho) / (1 - rho)),
+        ),
+        Mistake(
+            "weights exchanged",
+            "the average's variance is that of weights rho for the new reward and 1 - rho for the old average: they are "
+            "exchanged.",
+            _gain_but(variance=lambda rho: 1 + rho / (2 - rho)),
+        ),
+        Mistake(
+            "nothing at rho = 0",
+            "at rho = 0 this gives 0; the average is then the last reward, as noisy as this one, so luck opens the gate most.",
+            lambda noise, rho: _expected_gain(noise, rho) if rho else 0.0,
         ),
         Mistake(
             "R_t is in the average",
@@ -608,7 +812,7 @@ average goes on seeing the plain reward. (The fix is this project's.)
             points=2,
             cases=guarded_cases("rising"),
             probe=alphas_of(True),
-            rtol=1e-9,
+            rtol=FLOAT32,
             hint="Work out the first three steps by hand.",
         ),
         Check(
@@ -617,8 +821,8 @@ average goes on seeing the plain reward. (The fix is this project's.)
             points=2,
             cases=guarded_cases("noisy"),
             probe=alphas_of(True),
-            rtol=1e-9,
-            hint="alpha never leaves [alpha_min, alpha_max].",
+            rtol=FLOAT32,
+            hint="Work out the step shown by hand: the average before it, the gain, the margin, both gates.",
         ),
         Check(
             name="none",
@@ -626,7 +830,7 @@ average goes on seeing the plain reward. (The fix is this project's.)
             points=1,
             cases=guarded_cases("noisy", (0.0, 0.0)),
             probe=alphas_of(True),
-            rtol=1e-9,
+            rtol=FLOAT32,
         ),
     ),
     mistakes=(
@@ -668,6 +872,29 @@ average goes on seeing the plain reward. (The fix is this project's.)
                 squash=lambda gain, scale: gain,
                 after=lambda gain, width, scale: math.tanh(max(0.0, (gain + width) / scale - width)),
             ),
+        ),
+        Mistake(
+            "margin in the denominator",
+            "the margin widens gain_scale here, so that every gain counts a little; a gain below the margin counts nothing.",
+            _aware(
+                squash=lambda gain, scale: gain,
+                after=lambda gain, width, scale: math.tanh(max(0.0, gain + width) / (scale + width)),
+            ),
+        ),
+        Mistake(
+            "a switch for tanh",
+            "a gain above the margin opens the gate at once and to the full; how far it opens depends on the excess, by tanh.",
+            _aware(squash=lambda gain, scale: float(gain > 0)),
+        ),
+        Mistake(
+            "confidence ignored",
+            "the confidence does nothing here: both gates must be open, c times p.",
+            _aware(gates=lambda confidence, improvement: improvement),
+        ),
+        Mistake(
+            "root of the standard error",
+            "the root of reward_se is taken; reward_se is a root already, in the unit of the reward.",
+            _aware(margin=lambda error, margin: margin * math.sqrt(error)),
         ),
         Mistake(
             "margin ignored",
@@ -732,6 +959,9 @@ average goes on seeing the plain reward. (The fix is this project's.)
 )
 
 
+TOP, BOTTOM, RHO, SCALE = 0.9, 0.35, 0.9, 0.1  # alpha_max, alpha_min, rho and gain_scale of both guards in the picture
+
+
 class _PerRun:
     """A student's guards, one for each run, where the bandit expects one schedule for all."""
 
@@ -759,16 +989,16 @@ class _PerRun:
 
 
 def show_guards(guard: Any, noise_guard: Any, snr: float = 1.0, runs: int = 20, steps: int = 150) -> None:
-    """Both guards on a bandit with noisy rewards: alpha against steps, and what they earn, beside fixed alpha 0.9."""
+    """Both guards on a bandit with noisy rewards: alpha and confidence, and what they earn, beside fixed alpha 0.9."""
     from ..widgets import figure
 
     if not hasattr(guard, "update") or not hasattr(noise_guard, "update"):
         print("Write Guard and NoiseGuard first; then this cell lets them guard a noisy bandit.")
         return
-    base = bandits.Loop(num_steps=steps, alpha=0.9)
+    base = bandits.Loop(num_steps=steps, alpha=TOP, closed_form=True)
     makers = {
-        "your Guard": (lambda: guard(0.9, 0.35, 0.9, 0.1), False),
-        "your NoiseGuard, margin 2": (lambda: noise_guard(0.9, 0.35, 0.9, 0.1, 2.0), True),
+        "your Guard": (lambda: guard(TOP, BOTTOM, RHO, SCALE), False),
+        "your NoiseGuard, margin 2": (lambda: noise_guard(TOP, BOTTOM, RHO, SCALE, 2.0), True),
     }
     loops = {
         name: replace(base, schedule=functools.partial(_PerRun, make, runs, with_error))
@@ -778,15 +1008,25 @@ def show_guards(guard: Any, noise_guard: Any, snr: float = 1.0, runs: int = 20, 
     bandit = bandits.equal_arms(noise=1.0 / snr)
     histories = {name: bandits.run(bandit, loop, seeds=runs, snapshots=2) for name, loop in loops.items()}
     rest = slice(2 * steps // 3, None)
-    print(f"noise {1 / snr:g} on a gap of 1, {runs} runs; mean over the last third and two standard errors")
+    print(
+        f"noise {1 / snr:g} on a gap of 1, groups of {base.group}, {runs} runs; both guards: alpha_max {TOP:g}, alpha_min "
+        f"{BOTTOM:g}, rho {RHO:g}, gain_scale {SCALE:g}\nmean over the last third of the steps and two standard errors"
+    )
     with plotting.style():
         picture, ax = plotting.figure(size=(6.0, 2.8))
         for (name, history), dash in zip(histories.items(), plotting.DASHES, strict=False):
-            alpha, reward = history.alpha[rest].mean(0), history.expected_reward[rest].mean(0)
-            print(
-                f"  {name:26s} alpha {float(alpha.mean()):.3f} +- {float(2 * alpha.std() / runs**0.5):.3f}   "
-                f"reward {float(reward.mean()):.3f} +- {float(2 * reward.std() / runs**0.5):.3f}"
+            columns = (
+                ("alpha", history.alpha),
+                ("confidence", history.confidence),
+                ("reward", history.expected_reward),
             )
+            words = []
+            for title, series in columns:
+                if name not in makers and title == "confidence":
+                    continue  # nobody asks for it
+                means = series[rest].mean(0)
+                words.append(f"{title} {float(means.mean()):.3f} +- {float(2 * means.std() / runs**0.5):.3f}")
+            print(f"  {name:26s} {'   '.join(words)}")
             ax.plot(history.alpha.mean(1), linestyle=dash, label=name)
         ax.set(xlabel="step", ylabel=f"alpha, mean of {runs} runs")
         ax.legend()
@@ -916,9 +1156,9 @@ with the unbiased standard deviation $s$. `t95(degrees)` gives $t$.
             cases=samples_of(4, 6),
             probe=_mean_and_half(),
             rtol=1e-6,
-            hint="With few seeds t is far above 2.",
+            hint="Which of the two numbers is off? With few seeds t is far above 2.",
         ),
-        Check(name="many", title="more seeds", points=1, cases=samples_of(20, 31), probe=_mean_and_half(), rtol=1e-6),
+        Check(name="many", title="more seeds", points=1, cases=samples_of(20, 30), probe=_mean_and_half(), rtol=1e-6),
     ),
     mistakes=(
         Mistake(
@@ -930,7 +1170,7 @@ with the unbiased standard deviation $s$. `t95(degrees)` gives $t$.
         Mistake(
             "n degrees of freedom",
             "t has n - 1 degrees of freedom: the mean has used one up.",
-            _interval_but(quantile=lambda n: t95(min(n, 30)) if n < 31 else 2.0395),
+            _interval_but(quantile=t95),
         ),
         Mistake(
             "n - 2 degrees of freedom",
@@ -964,6 +1204,25 @@ with the unbiased standard deviation $s$. `t95(degrees)` gives $t$.
             _interval_but(quantile=lambda n: 1.0),
         ),
         Mistake("variance", "the root of the variance is missing.", _interval_but(root=False)),
+        Mistake(
+            "90 %",
+            "1.645 is the normal quantile of 90 %; asked for is Student's of 95 %.",
+            _interval_but(quantile=lambda n: 1.645),
+        ),
+        Mistake("sum", "the first number is the sum; the mean is asked for.", _interval_but(middle=torch.sum)),
+        Mistake(
+            "spread around 0",
+            "the spread is the root mean square of the values; the standard deviation is around their mean.",
+            lambda values: (
+                float(values.mean()),
+                t95(len(values) - 1) * float(values.square().mean().sqrt()) / len(values) ** 0.5,
+            ),
+        ),
+        Mistake(
+            "half of the half-width",
+            "this is half of the half-width: t times the standard error already is.",
+            _interval_but(times=0.5),
+        ),
         Mistake(
             "median",
             "the first number is the median; the mean is asked for.",
@@ -1056,6 +1315,7 @@ half-width of the 95 % t-interval of the paired differences. Your `interval` doe
             probe=_three(pick=0),
             rtol=1e-6,
             floor=1e-6,
+            telling=False,
             hint="The index of the row, as argmax gives it. Which columns may choose?",
         ),
         Check(
@@ -1065,7 +1325,7 @@ half-width of the 95 % t-interval of the paired differences. Your `interval` doe
             cases=tables,
             probe=_three(pick=1),
             rtol=1e-6,
-            hint="Print which columns each of your two steps sees.",
+            hint="Print which rows and which columns each of your two steps sees.",
         ),
         Check(
             name="width",
@@ -1106,6 +1366,28 @@ half-width of the 95 % t-interval of the paired differences. Your `interval` doe
             _chosen_but(
                 pick=lambda rewards, half: int(rewards[:, half:].mean(1).argmax()),
                 seen=lambda values, half: values[..., :half],
+            ),
+        ),
+        Mistake(
+            "the second half for both",
+            "the second half is used to choose and to report: nothing is left that the choice has not seen.",
+            _chosen_but(pick=lambda rewards, half: int(rewards[:, half:].mean(1).argmax())),
+        ),
+        Mistake(
+            "even and odd seeds",
+            "the seeds are split into even and odd ones: choose on the first half, report on the second.",
+            _chosen_but(
+                pick=lambda rewards, half: int(rewards[:, ::2].mean(1).argmax()),
+                seen=lambda values, half: values[..., 1::2],
+            ),
+        ),
+        Mistake(
+            "odd and even seeds",
+            "the setting is chosen on the odd seeds and reported on the even ones: choose on the first half, report on the "
+            "second.",
+            _chosen_but(
+                pick=lambda rewards, half: int(rewards[:, 1::2].mean(1).argmax()),
+                seen=lambda values, half: values[..., ::2],
             ),
         ),
         Mistake(
@@ -1159,6 +1441,26 @@ half-width of the 95 % t-interval of the paired differences. Your `interval` doe
             "degrees of freedom of all seeds",
             "row and difference are right, but t has the degrees of freedom of the half that is reported.",
             _chosen_but(error=lambda a, b: t95(2 * len(a) - 1) * float((a - b).std()) / math.sqrt(len(a))),
+        ),
+        Mistake(
+            "degrees of freedom not reduced",
+            "row and difference are right, but t has n - 1 degrees of freedom, with n the seeds that are reported.",
+            _chosen_but(error=lambda a, b: t95(len(a)) * float((a - b).std()) / math.sqrt(len(a))),
+        ),
+        Mistake(
+            "root of n missing",
+            "row and difference are right, but this is the spread of single seeds: the mean of n varies less, by 1/sqrt(n).",
+            _chosen_but(error=lambda a, b: t95(len(a) - 1) * float((a - b).std())),
+        ),
+        Mistake(
+            "divided by n",
+            "row and difference are right, but this divides by n; the standard error divides by its root.",
+            _chosen_but(error=lambda a, b: t95(len(a) - 1) * float((a - b).std()) / len(a)),
+        ),
+        Mistake(
+            "whole width",
+            "row and difference are right, but this is the whole width of the interval; half of it is asked for.",
+            _chosen_but(error=lambda a, b: 2 * t95(len(a) - 1) * float((a - b).std()) / math.sqrt(len(a))),
         ),
         Mistake(
             "divided by the root of all seeds",
@@ -1342,7 +1644,7 @@ chooses, and how far it beats 0.6 on the other half of the seeds, with the half-
             cases=_one,
             probe=swept_part(1),
             rtol=1e-3,
-            hint="Choose on the first 20 seeds, report on the other 20.",
+            hint="Choose on the first 20 seeds, report on the other 20 the differences to 0.6, seed by seed.",
         ),
     ),
     mistakes=(
@@ -1389,6 +1691,16 @@ chooses, and how far it beats 0.6 on the other half of the seeds, with the half-
                     _report(rewards, row, OTHER)[3],
                 )
             ),
+        ),
+        Mistake(
+            "divided by the root of all seeds",
+            "the half-width is divided by the root of 40; 20 seeds are reported.",
+            _swept_but(lambda rewards, row: _report(rewards, row, OTHER, 2.093 / math.sqrt(2))),
+        ),
+        Mistake(
+            "over alpha = 0.9",
+            "this is the difference to alpha = 0.9, the last row; asked for is that to 0.6.",
+            _swept_but(lambda rewards, row: (rewards, ALPHAS[row], *_interval((rewards[row] - rewards[-1])[OTHER]))),
         ),
         Mistake(
             "normal quantile",
@@ -1617,7 +1929,9 @@ def logs(generator: torch.Generator, numbers: Numbers) -> list[tuple[Any, ...]]:
         every = int(torch.randint(least, 5, (1,), generator=generator))
         rows = []
         for t in range(steps):
-            kl = 0.0 if t % every == 0 else float(0.001 + 0.02 * torch.rand((), generator=generator))
+            kl = 0.0 if t % every == 0 else float(0.002 + 0.02 * torch.rand((), generator=generator))
+            if t % every == 1 and t // every % 3 == 0:  # hardly moved, and off policy all the same
+                kl = 10 ** (-9.1 - 0.8 * float(torch.rand((), generator=generator))) * (1e-4 if t == 1 else 1.0)
             reward = 0.3 + 0.4 * t / steps + noise[t] * (1 + t / steps)
             rows.append({"step": t + 1, "reward_mean": reward, "reward_std": 0.48, "kl_old": kl, "grad_norm": norms[t]})
         given.append(("".join(json.dumps(row) + "\n" for row in rows),))
@@ -1692,7 +2006,7 @@ The docstring says what each is. (The minutes include the cell above, if you tra
 """,
     solution=_run_facts,
     checks=tuple(
-        Check(name=name, title=title, points=1, cases=logs, probe=fact(name), rtol=1e-7, hint=hint)
+        Check(name=name, title=title, points=1, cases=logs, probe=fact(name), rtol=1e-5, hint=hint)
         for name, title, hint in (
             ("gain", "the gain in reward", "Quarters of len(rows) // 4 steps, first and last."),
             (
@@ -1700,8 +2014,16 @@ The docstring says what each is. (The minutes include the cell above, if you tra
                 "its standard error",
                 "Variances of independent means add; each is divided by the number of steps in it.",
             ),
-            ("on_policy", "the share of steps on policy", "Count the steps with kl_old == 0."),
-            ("spike", "the largest gradient norm over the median", "statistics.median."),
+            (
+                "on_policy",
+                "the share of steps on policy",
+                "Count the steps with kl_old == 0, of all steps; a number as small as 1e-12 is not 0.",
+            ),
+            (
+                "spike",
+                "the largest gradient norm over the median",
+                "The largest of all steps, over statistics.median of all steps.",
+            ),
         )
     ),
     mistakes=(
@@ -1769,6 +2091,36 @@ The docstring says what each is. (The minutes include the cell above, if you tra
             "nearly on policy",
             "kl_old below a threshold counts as on policy here; on policy it is exactly 0.",
             _facts_but(on_policy=lambda rows: statistics.fmean(row["kl_old"] < 0.01 for row in rows)),
+        ),
+        Mistake(
+            "a tolerance for zero",
+            "a tiny kl_old counts as on policy here: a policy that has hardly moved has moved. On policy it is exactly 0.",
+            _facts_but(on_policy=lambda rows: statistics.fmean(row["kl_old"] < 1e-6 for row in rows)),
+        ),
+        Mistake(
+            "per cent",
+            "on_policy is in per cent; a share lies between 0 and 1.",
+            _facts_but(on_policy=lambda rows: 100 * statistics.fmean(row["kl_old"] == 0 for row in rows)),
+        ),
+        Mistake(
+            "relative gain",
+            "the gain is divided by where it began; the difference itself is asked for.",
+            _facts_but(gain=lambda rows: _gain_of()(rows) / statistics.fmean(_reward(rows)[: len(rows) // 4])),
+        ),
+        Mistake(
+            "thirds for quarters",
+            "gain and error are taken over thirds; quarters are asked for.",
+            _facts_but(gain=_gain_of(3), gain_se=_error_of(share=3)),
+        ),
+        Mistake(
+            "1.96 standard errors",
+            "gain_se is 1.96 standard errors; one is asked for.",
+            _facts_but(gain_se=lambda rows: 1.96 * _error_of()(rows)),
+        ),
+        Mistake(
+            "over the smallest norm",
+            "spike is over the smallest gradient norm, one lucky step; the median is asked for.",
+            _facts_but(spike=lambda rows: max(_norms(rows)) / min(_norms(rows))),
         ),
         Mistake(
             "a number of steps",
@@ -1874,6 +2226,20 @@ def named_fault(index: int) -> Any:
     return probe
 
 
+def at_least_one_wrong(answer: Any) -> str:
+    """What is said while working where not both names are right: what each would show, and not which is wrong.
+
+    One verdict for each name would let a student try the list; "" where the answer is not two names of it.
+    """
+    if not isinstance(answer, tuple | list) or len(answer) != 2:
+        return ""
+    given = [" ".join(str(name).lower().split()) for name in answer]
+    if any(name not in FAULTS for name in given):
+        return ""
+    shows = "\n".join(f"  {name}: {FAULTS[name].shows}." for name in dict.fromkeys(given))
+    return f"not both are right. Look for these in the curves of the run that you gave the name to:\n{shows}"
+
+
 def _own_codes(generator: torch.Generator, numbers: Numbers) -> list[tuple[Any, ...]]:
     return [(numbers["first"], numbers["second"])]
 
@@ -1898,10 +2264,14 @@ Each of the two runs above has one fault. Name each fault, exactly as in this li
 - `"samples too old"`: each batch of samples is used for many updates
 - `"answers cut off"`: completions end before the answer does
 - `"nothing wrong"`
+
+The check says whether *both* are right, and otherwise what each of your names would show; which of the two is wrong you learn
+with your marks.
 """,
     stub='diagnosis = None  # ("name of the first run\'s fault", "name of the second run\'s fault")',
     value=True,
     library="all",
+    together=at_least_one_wrong,
     numbers=_own_runs,
     solution=_diagnosis,
     checks=(
@@ -2161,8 +2531,8 @@ the trainer as a command; a finished run is there for those who do not want to w
 ## Part three: a language model
 
 The embedded model is a Qwen3 of 0.8 million parameters that has been taught just enough addition to be right about
-one time in three. The trainer is the one that also trains Qwen3-1.7B. The next cell trains it if you say so; grading
-never does.
+two times in five (three in five by its best guess). The trainer is the one that also trains Qwen3-1.7B. The next cell
+trains it if you say so; grading never does.
 """),
         on_policy,
         Code(TRAIN_CELL),
