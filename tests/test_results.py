@@ -1,5 +1,6 @@
 """What the pages about the experiments say stands in the experiments' tables, and every table can be made again."""
 
+import math
 import re
 import shlex
 from dataclasses import replace
@@ -67,6 +68,13 @@ def numbers_of(name: str) -> list[float]:
     return rows + places + [float(found.replace(",", "")) for found in re.findall(NUMBER, words)]
 
 
+@cache
+def rounded(name: str, digits: int) -> set[int]:
+    """The sizes of the numbers of a table, in units of the last digit printed; a tie may go either way."""
+    scaled = [abs(value) * 10**digits for value in numbers_of(name) if math.isfinite(value)]
+    return {math.floor(value + 0.5 + tie * (1e-6 + 1e-6 * value)) for value in scaled for tie in (-1, 1)}
+
+
 def strange(text: str, tables: list[str], told: set[str] = frozenset()) -> list[str]:
     """What a text says that its tables do not: intervals that are no row, and decimals that are no number of theirs."""
     found = []
@@ -75,8 +83,10 @@ def strange(text: str, tables: list[str], told: set[str] = frozenset()) -> list[
         if whole not in told and not any(all(map(shown, triple, row)) for row in rows):
             found.append(whole)
     for number in re.findall(r"[+-]?(?<![\w.])\d[\d,]*\.\d+(?:e-?\d+)?", INTERVAL.sub(" ", text)):
-        known = (value for name in tables for value in numbers_of(name))
-        if number.lstrip("+-") not in told and not any(shown(number.lstrip("+-"), abs(value)) for value in known):
+        size, digits = number.lstrip("+-"), len(number.partition("e")[0].partition(".")[2])
+        digits -= int(number.partition("e")[2] or 0)
+        units = round(float(size.replace(",", "")) * 10**digits)
+        if size not in told and not any(units in rounded(name, digits) for name in tables):
             found.append(number)
     return found
 

@@ -2,6 +2,7 @@
 
 from IPython.display import Markdown, display
 
+from ..plotting import style
 from ..widgets import figure
 from . import claims, load
 from .experiment import FIRST_SEED, Experiment
@@ -31,9 +32,14 @@ def section(name: str, *, alt: str) -> None:
         )
         display(Markdown(f"**Not run yet.** `{command}` runs it; this section then shows its figure and its verdict."))
         return
-    picture, caption = experiment.draw(table)
-    figure(picture, caption, alt)
+    _show(experiment, table, alt)
     display(Markdown(_after(experiment, table)))
+
+
+def _show(experiment: Experiment, table: Table, alt: str) -> None:
+    with style():
+        picture, caption = experiment.draw(table)
+        figure(picture, caption, alt)
 
 
 def _before(experiment: Experiment) -> str:
@@ -73,8 +79,7 @@ def live(name: str, *, alt: str) -> Table:
             f"{name} trains a language model; expected a bandit. Run it with: python full/sweep.py {experiment.sweep}"
         )
     table = experiment.run(list(range(FIRST_SEED, FIRST_SEED + experiment.quick_seeds)), True)
-    picture, caption = experiment.draw(table)
-    figure(picture, caption, alt)
+    _show(experiment, table, alt)
     verdict = experiment.judge(table)
     display(Markdown(f"**With {experiment.quick_seeds} seeds: {verdict.answer}.** {verdict.sentence}"))
     return table
