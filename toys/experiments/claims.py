@@ -265,6 +265,70 @@ def _cap(table: Table) -> Verdict:
     )
 
 
+def _signed(row: Row) -> str:
+    return f"{row.mean:+.3f} [{row.low:+.3f}, {row.high:+.3f}]"
+
+
+def _on_a_par(table: Table) -> Verdict:
+    """Alike within 0.02 of pass@1 with two updates a batch, as in the paper."""
+    after = {
+        metric: table.one(part="after", rule="grpo", metric=f"{metric} minus apo")
+        for metric in ("pass@1", "greedy", "pass@8")
+    }
+    row = after["pass@1"]
+    alike, apart = max(-row.low, row.high) < 0.02, row.low > 0 or row.high < 0
+    return Verdict(
+        "holds" if alike else "does not hold" if apart else "cannot be told",
+        "moderate" if row.seeds >= 5 and (alike or apart) else "weak",
+        f"GRPO minus APO with alpha 0.9, two updates a batch, {row.seeds} seeds: "
+        + ", ".join(f"{metric} {_signed(found)}" for metric, found in after.items()),
+    )
+
+
+def _ratio_and_clip(table: Table) -> str:
+    gaps = {
+        other: table.one(part="after", rule="apo-clip", metric=f"pass@1 minus {other}") for other in ("apo", "grpo")
+    }
+    return f"APO with ratio and clip, pass@1: minus APO {_signed(gaps['apo'])}, minus GRPO {_signed(gaps['grpo'])}"
+
+
+def _stale_bandit(table: Table) -> str:
+    parts = {
+        "later mini-batches": "mixed prompts, 2 mini-batches, own best lr",
+        "the same samples again": "graded, 4 updates on the same samples, own best lr",
+    }
+    return "ratio and clip minus none, own best lr: " + ", ".join(
+        f"{name} {_signed(table.one(part=part, rule='clip', metric='minus none'))}" for name, part in parts.items()
+    )
+
+
+def _partial_credit(table: Table) -> str:
+    def gap(task: str, metric: str) -> str:
+        return _signed(table.one(part="last", rule=f"{task}-0.9", metric=f"{metric} minus {task}-0.0"))
+
+    return "alpha 0.9 minus 0: " + "; ".join(
+        f"{task}: mean reward {gap(task, 'reward')}, risk {gap(task, 'risk')}" for task in ("digits", "closeness")
+    )
+
+
+def _candidate_set(table: Table) -> str:
+    first, last = (table.one(part=stage, metric="rank candidates") for stage in ("first", "last"))
+    tokens = table.one(part="last", metric="rank tokens")
+    return (
+        f"rank correlation of its confidence with the success rate: {_signed(first)} at the start, {_signed(last)} at the end; "
+        f"of the token entropy's (our default) {_signed(tokens)} at the end"
+    )
+
+
+def _candidate_set_bandit(table: Table) -> str:
+    first, last = (table.one(part=stage, rule="candidates", metric="rank") for stage in ("first", "last"))
+    lowest = table.one(part="guarded by it", rule="candidates", metric="alpha, lowest")
+    return (
+        f"rank correlation of its confidence with the success rate: {_signed(first)} at the start, {_signed(last)} at the end; "
+        f"lowest alpha of a guard that reads it: {lowest.interval}, of a maximum of 0.9"
+    )
+
+
 CLAIMS = (
     Claim(
         text="a fixed alpha of 0.6 learns, and comes out close to ADPO-softmax",
@@ -291,12 +355,28 @@ CLAIMS = (
         whose="ours", experiment="schedules", judge=_cap,
     ),
     Claim(
+        text="APO is on a par with GRPO",
+        whose="paper", experiment="stale_update", judge=_on_a_par,
+    ),
+    Claim(
+        text="what APO lacks in the later updates of a batch are the importance ratio and PPO's clip",
+        whose="ours", experiment="stale_update", judge=of_experiment("stale_update", _ratio_and_clip),
+    ),
+    Claim(
+        text="ratio and clip help after updates on other prompts, and cost on the same samples again",
+        whose="ours", experiment="stale_update_bandit", judge=of_experiment("stale_update_bandit", _stale_bandit),
+    ),
+    Claim(
         text="alpha stays near alpha_max while the reward is unreliable",
         whose="paper", experiment="reward_noise", judge=of_experiment("reward_noise", _unreliable),
     ),
     Claim(
         text="with graded rewards a larger alpha/beta_r buys variance and pays with the mean",
         whose="ours", experiment="graded", judge=of_experiment("graded", _gamble),
+    ),
+    Claim(
+        text="a language model with partial credit, too, pays for a larger alpha with the mean",
+        whose="ours", experiment="graded_model", judge=of_experiment("graded_model", _partial_credit),
     ),
     Claim(
         text="with binary rewards the choice of divergence has limited impact",
@@ -309,6 +389,14 @@ CLAIMS = (
     Claim(
         text="three more settings in which alpha changes nothing (a difference below 0.01)",
         whose="ours", experiment="nulls", judge=of_experiment("nulls", _nulls),
+    ),
+    Claim(
+        text="the entropy of the candidate set is confidence",
+        whose="paper", experiment="confidence", judge=of_experiment("confidence", _candidate_set),
+    ),
+    Claim(
+        text="the entropy of the candidate set is confidence (tried on a bandit)",
+        whose="paper", experiment="confidence_bandit", judge=of_experiment("confidence_bandit", _candidate_set_bandit),
     ),
     Claim(
         text="tau_anc is a trust region: a smaller one holds the policy closer to its anchor",
