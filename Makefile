@@ -72,7 +72,7 @@ page: setup
 
 # Runs every lesson for its live strips; what did not change since the last time is not run again.
 site: setup
-	$(BIN)/python docs/build.py
+	$(BIN)/python notebooks/site/build.py
 
 # Run every lesson from top to bottom and write it back, clean of widget state.
 notebooks: setup

@@ -20,8 +20,8 @@ PAGES = ("index", "lessons/01_divergences", "results/index", "api/apo_edu.diverg
 
 @pytest.fixture(scope="module")
 def built():
-    """docs/build.py as a module."""
-    spec = importlib.util.spec_from_file_location("build_site", ROOT / "docs" / "build.py")
+    """notebooks/site/build.py as a module."""
+    spec = importlib.util.spec_from_file_location("build_site", ROOT / "notebooks" / "site" / "build.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

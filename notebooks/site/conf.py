@@ -1,4 +1,4 @@
-"""Sphinx's settings for the site; docs/build.py prepares the folder of pages that it reads."""
+"""Sphinx's settings for the site; notebooks/site/build.py prepares the folder of pages that it reads."""
 
 project = "apo_edu"
 author = "the apo_edu authors"

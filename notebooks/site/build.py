@@ -1,4 +1,4 @@
-"""The site: `python docs/build.py [OUT] [--quick]`, or `make site`, writes out/site/, which needs no server and no network.
+"""The site: `python notebooks/site/build.py [OUT] [--quick]`, or `make site`, writes out/site/, which needs no server and no network.
 
 The lessons are run with their film strips in the saved output, so that sliders work without a kernel; what ran before and did
 not change is kept in out/site-runs/. `--quick` takes the committed outputs instead: small multiples where strips would be.
@@ -23,8 +23,8 @@ import nbformat
 from nbclient import NotebookClient
 from sphinx.cmd.build import build_main
 
-ROOT = Path(__file__).parents[1]
-DOCS, NOTEBOOKS = ROOT / "docs", ROOT / "notebooks"
+ROOT = Path(__file__).parents[2]
+HERE, NOTEBOOKS = Path(__file__).parent, ROOT / "notebooks"
 PACKAGES = ("apo_edu", "toys", "full")
 # An address such as https://example.org/apo_edu: links to code and "open in Colab" need one.
 REPOSITORY = os.environ.get("APO_EDU_REPOSITORY", "").rstrip("/")
@@ -182,7 +182,7 @@ def write_pages(out: Path, books: dict[str, nbformat.NotebookNode]) -> None:
 
     shutil.rmtree(out, ignore_errors=True)
     static = out / "_static"
-    shutil.copytree(DOCS / "_static", static)
+    shutil.copytree(HERE / "_static", static)
     (static / "strip.css").write_text(page_style(), encoding="utf-8")
     (static / "strip.js").write_text(page_script(), encoding="utf-8")
     mathjax = next(file for file in files("sphinx-mathjax-offline") or [] if file.name == "tex-svg.js")
@@ -190,8 +190,8 @@ def write_pages(out: Path, books: dict[str, nbformat.NotebookNode]) -> None:
     shutil.copy(mathjax.locate(), static / "mathjax" / "tex-svg.js")
     (static / "notebooks").mkdir()
 
-    shutil.copy(DOCS / "conf.py", out / "conf.py")
-    home = (DOCS / "index.md").read_text(encoding="utf-8")
+    shutil.copy(HERE / "conf.py", out / "conf.py")
+    home = (HERE / "index.md").read_text(encoding="utf-8")
     strip = divergence_strip().to_html(alone=False)
     (out / "index.md").write_text(home.replace("<!-- strip -->", f"```{{raw}} html\n{strip}```"), encoding="utf-8")
 
@@ -248,7 +248,7 @@ def write_pages(out: Path, books: dict[str, nbformat.NotebookNode]) -> None:
 
 def main(words: list[str] | None = None) -> int:
     """Build the site; returns Sphinx's exit status."""
-    parser = argparse.ArgumentParser(prog="python docs/build.py", description="Build the site into a folder.")
+    parser = argparse.ArgumentParser(prog="python notebooks/site/build.py", description="Build the site into a folder.")
     parser.add_argument("out", nargs="?", type=Path, default=ROOT / "out" / "site", help="default: out/site")
     parser.add_argument(
         "--quick", action="store_true", help="take the lessons' committed outputs; no live strips in them"
