@@ -1,4 +1,4 @@
-"""The site: `python notebooks/site/build.py [OUT] [--quick]`, or `make site`, writes out/site/, which needs no server and no network.
+"""The site: `python notebooks/site/build.py [OUT] [--quick]`, or `make site`, writes out/site/: no server, no network.
 
 The lessons are run with their film strips in the saved output, so that sliders work without a kernel; what ran before and did
 not change is kept in out/site-runs/. `--quick` takes the committed outputs instead: small multiples where strips would be.
