@@ -9,8 +9,11 @@ import pytest
 import torch
 
 import apo_edu
-from toys.course import Student, check, load
+from tests.course_samples import FOLDER
+from toys.course import Student, check, handout, load
+from toys.course.a1 import log_probs
 from toys.course.judging import judge
+from toys.course.notebook import student_version
 
 A1 = load("a1")
 ADA = Student("ada", "test")
@@ -134,15 +137,31 @@ def test_every_function_has_other_right_styles():
     assert set(RIGHT) == {exercise.name for exercise in A1.exercises if not exercise.value}
 
 
-def test_values_as_students_write_them():
-    for student in CLASS:
-        (q, q_tails), (p, p_tails) = A1["by_hand"].numbers(student.generator("by_hand")).values()
-        forward = q * math.log(q / p) + q_tails * math.log(q_tails / p_tails)
-        reverse = p * math.log(p / q) + p_tails * math.log(p_tails / q_tails)
-        rounded = [round(forward, 3), round(reverse, 3)]
-        for answer in ((forward, reverse), rounded, torch.tensor(rounded), np.array(rounded)):
-            if min(rounded) > 0.2:  # three digits, not three decimals
-                assert judge(A1["by_hand"], answer, student)[0].passed
+@pytest.mark.parametrize("number", range(60))
+def test_values_as_students_write_them(number):
+    student = Student(f"by hand {number}", "test")
+    (q, q_tails), (p, p_tails) = A1["by_hand"].numbers(student.generator("by_hand")).values()
+    forward = q * math.log(q / p) + q_tails * math.log(q_tails / p_tails)
+    reverse = p * math.log(p / q) + p_tails * math.log(p_tails / q_tails)
+    rounded = [round(forward, 3), round(reverse, 3)]
+    cut = [math.floor(1000 * x) / 1000 for x in (forward, reverse)]
+    scalars = (torch.tensor(forward), torch.tensor(reverse, dtype=torch.float64))
+    for answer in ((forward, reverse), rounded, cut, scalars, torch.tensor(rounded), np.array(rounded)):
+        assert judge(A1["by_hand"], answer, student)[0].passed
+    for answer in ((forward + 2e-3, reverse), (forward, reverse - 2e-3), (reverse, forward)):
+        assert not judge(A1["by_hand"], answer, student)[0].passed
+
+
+@pytest.mark.parametrize(
+    ("q", "p", "forward", "reverse"),
+    # 3/4 log 3 - 1/4 log 3; and 1/2 (log 5/2 + log 5/8) = 1/2 log 25/16, with 1/5 log 2/5 + 4/5 log 8/5.
+    [
+        ((0.75, 0.25), (0.25, 0.75), 0.5 * math.log(3), 0.5 * math.log(3)),
+        ((0.5, 0.5), (0.2, 0.8), math.log(1.25), 0.2 * math.log(0.4) + 0.8 * math.log(1.6)),
+    ],
+)
+def test_two_coins_by_hand(q, p, forward, reverse):
+    assert A1["by_hand"].solution(q, p) == pytest.approx((forward, reverse), abs=1e-6)
 
 
 def test_rising_takes_any_example_that_rises():
@@ -185,7 +204,52 @@ for m in means.tolist():
 return best
 """
 CLAMP = "alpha = min(max(alpha, 1e-6), 1 - 1e-6) if 0 <= alpha <= 1 else alpha\n"
+
+
+EXACT = """
+if alpha == 0: return (log_p.exp() * (torch.expm1(log_q - log_p) - (log_q - log_p))).sum(-1)
+if alpha == 1: return (log_q.exp() * (torch.expm1(log_p - log_q) - (log_p - log_q))).sum(-1)
+"""
+
+
+def near_the_ends(low, inner, form=NAIVE, kls=KLS):
+    """The KL within `low` of an end, and a form of the sum elsewhere."""
+    kls = kls.replace("alpha == 0", f"abs(alpha) < {low}").replace("alpha == 1", f"abs(1 - alpha) < {low}")
+    return kls + inner + form
+
+
+STABLE = """
+if alpha > 0.5: log_q, log_p, alpha = log_p, log_q, 1 - alpha
+r = log_q - log_p
+return (log_p.exp() * (torch.expm1(r) - torch.expm1(alpha * r) / alpha)).sum(-1) / (1 - alpha)
+"""
+ONE_SIDED = """
+r = log_q - log_p
+if alpha == 0: return (log_p.exp() * (torch.expm1(r) - r)).sum(-1)
+if alpha == 1: return (log_q.exp() * (torch.expm1(-r) + r)).sum(-1)
+return (log_p.exp() * (torch.expm1(r) - torch.expm1(alpha * r) / alpha)).sum(-1) / (1 - alpha)
+"""
+NEAR_0 = "r = log_q - log_p\nz = r if abs(alpha) < 1e-4 else torch.expm1(alpha * r) / alpha\np = log_p.exp()\n"
 WRONG = [
+    ("alpha_divergence", "good near 0, not near 1", ONE_SIDED),
+    *(("alpha_divergence", "an early switch, and lost digits", near_the_ends(low, "")) for low in (0.05, 1e-3, 1e-5)),
+    ("alpha_divergence", "an early switch, and lost digits", near_the_ends(0.01, "", STABLE)),
+    *(("alpha_divergence", "an early switch to the limits", near_the_ends(low, "", STABLE, EXACT)) for low in (0.03, 1e-3, 1e-5)),
+    ("alpha_divergence", "an epsilon in the divisor", POWERS + "return (1 - s) / (alpha * (1 - alpha) + 1e-8)"),
+    ("alpha_divergence", "one KL for both limits", KLS.splitlines()[2].replace("alpha == 1", "alpha in (0, 1)") + "\n" + NAIVE),
+    ("alpha_divergence", "alpha squared", KLS + POWERS + "return (1 - s) / alpha**2"),
+    ("box_cox", "an early switch to the limit", "return log_w if abs(alpha) < 0.01 else torch.expm1(alpha * log_w) / alpha"),
+    ("box_cox", "an early switch to the limit", "return log_w if abs(alpha) < 1e-6 else (log_w.exp()**alpha - 1) / alpha"),
+    ("box_cox", "a power of the logarithm", "return log_w if alpha == 0 else log_w**alpha"),
+    ("box_cox", "brackets missing", "return log_w if alpha == 0 else log_w.exp()**alpha - 1 / alpha"),
+    ("box_cox", "the limit is log log w", "return log_w.log() if alpha == 0 else torch.expm1(alpha * log_w) / alpha"),
+    ("alpha_divergence_grad", "an early switch to the limit", NEAR_0 + GRAD),
+    ("alpha_divergence_grad", "1/(1 - alpha) left over", WEIGHT + GRAD + " / (torch.tensor(1 - alpha).double())"),
+    ("lyapunov", "V alone", FLOW + "return (c**2).sum() / 2"),
+    ("lyapunov", "mean under q", FLOW + "p = log_q.exp()\nreturn (c**2).sum() / 2, "
+     "-((p * r * z).sum() - (p * r).sum() * (p * z).sum())"),
+    ("best_gaussian", "returns inside the loop", SEARCH.replace("SHAPE", "(-0.5 * ((x - m) / s)**2)")
+     .replace("return best", "    return best")),
     ("alpha_divergence", "the naive form", KLS + NAIVE),
     ("alpha_divergence", "no limits", NAIVE),
     ("alpha_divergence", "arguments swapped", "log_q, log_p = log_p, log_q\n" + KLS + NAIVE),
@@ -218,6 +282,58 @@ def test_mistakes_as_students_write_them(name, mistake, body):
     # Written naively, a second fault, lost digits, may show where the named one does not; then the check's hint is given.
     assert verdicts[0].mistake == mistake, [(v.mistake, v.says) for v in verdicts]
     assert {verdict.mistake for verdict in verdicts} <= {mistake, "unnamed"}
+
+
+@pytest.mark.parametrize("low", [0.05, 0.021, 2e-3, 2e-6])
+def test_a_limit_in_place_of_the_value_loses_its_points(low):
+    """What passed before: the KL itself close to an end, log w itself near 0."""
+
+    def divergence(log_q, log_p, alpha):
+        end = 0.0 if abs(alpha) < low else 1.0 if abs(1 - alpha) < low else alpha
+        return apo_edu.alpha_divergence(log_q, log_p, end)
+
+    def rounded(alpha):
+        return 0.0 if abs(alpha) < low else alpha
+
+    answers = {
+        "alpha_divergence": (divergence, {"near_0", "near_1"}),
+        "box_cox": (lambda log_w, alpha: apo_edu.box_cox(log_w, rounded(alpha)), {"digits"}),
+        "alpha_divergence_grad": (
+            lambda log_q, log_p, alpha: apo_edu.alpha_divergence_grad(log_q, log_p, rounded(alpha)), {"digits"}
+        ),
+    }  # fmt: skip
+    for name, (answer, checks) in answers.items():
+        for student in CLASS[:4]:
+            verdicts = judge(A1[name], answer, student, guarded=False)
+            assert {verdict.check.name for verdict in verdicts if not verdict.passed} == checks
+            assert all("early switch" in verdict.mistake for verdict in verdicts if not verdict.passed)
+
+
+def test_the_shares_that_the_messages_name():
+    """At alpha = 0.02 the limit is off in the second or third digit: in the middle of many pairs by 0.3 to 3 %."""
+    log_q, log_p = (log_probs(torch.Generator().manual_seed(s), 2000, 5) for s in (1, 2))
+    values = [apo_edu.alpha_divergence(log_q, log_p, alpha) for alpha in (0.0, 0.02, 0.98, 1.0)]
+    for limit, value in (values[:2], values[:1:-1]):
+        assert 0.003 < float((limit / value - 1).abs().median()) < 0.03
+    gradients = [apo_edu.alpha_divergence_grad(log_q, log_p, alpha) for alpha in (0.0, 0.02)]
+    weights = [apo_edu.box_cox(log_q - log_p, alpha) for alpha in (0.0, 0.02)]
+    for limit, value in (gradients, weights):
+        assert 0.003 < float(((limit - value).norm(dim=-1) / value.norm(dim=-1)).median()) < 0.03
+
+
+def test_the_student_version_does_not_answer_its_own_questions():
+    text = "\n".join(cell.source for cell in student_version(handout.source_book(A1, FOLDER)).cells)
+    for answer in (
+        "Chebyshev",
+        "u - u*",
+        "u-u^*",
+        "2e-16",
+        "distance^2",
+        "second order",
+        "increasing",
+        "without bound",
+    ):
+        assert answer not in text, answer
 
 
 def test_the_right_answer_for_another_alpha_fails():

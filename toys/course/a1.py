@@ -359,9 +359,9 @@ $$D_\alpha(q\,\|\,p) = \frac{1 - \sum_i q_i^\alpha\, p_i^{1-\alpha}}{\alpha(1-\a
         ),
         Mistake("an early switch to the limits", SWITCHED, _between(0.05, apo_edu.alpha_divergence)),
         Mistake(
-            "an early switch, and naive between",
-            "close to an end this returns the KL itself, which is the limit and not the value; and near q = p, where 1 - sum "
-            "cancels, the digits are lost. torch.expm1 cures both: the KL is then needed at the ends alone.",
+            "an early switch, and lost digits",
+            "close to an end this returns the KL itself, which is the limit and not the value; and near q = p numbers of first "
+            "order cancel, in 1 - sum or in the KL as it is written. torch.expm1 with sum(q) - sum(p) = 0 added cures both.",
             _between(1e-3, _naive),
         ),
         Mistake("the limits are 0", VANISHED, _with_limits(apo_edu.alpha_divergence, _zero, _zero)),

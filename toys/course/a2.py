@@ -1788,6 +1788,12 @@ def games_with(*orders: float, updates: int, steps: int = 3) -> Any:
     return cases
 
 
+ONE_REWARD_A_STEP = "expected one mean reward for each step, in a list, and then the logits."
+PROBABILITIES = (
+    "the second thing returned are probabilities; the logits are asked for (or log-probabilities, the same policy)."
+)
+
+
 def as_policy(answer: Any, *case: Any) -> Any:
     """Rewards and final log-policy of a loop: logits that differ by a constant are the same policy."""
     given = answer(*case)
@@ -1796,10 +1802,24 @@ def as_policy(answer: Any, *case: Any) -> Any:
     if not isinstance(given, tuple | list) or len(given) != 2:
         raise NotYet("expected two things, (mean reward of each step, the final logits).")
     rewards, logits = given
-    rewards = torch.as_tensor([float(reward) for reward in rewards], dtype=torch.float64)
     if not isinstance(logits, Tensor) or logits.dim() != 1:
         raise NotYet("the second thing returned must be the logits, a tensor with one entry for each arm.")
+    if not isinstance(rewards, list | tuple | Tensor | np.ndarray) or len(rewards) != len(case[1]):
+        raise NotYet(ONE_REWARD_A_STEP)
+    if bool((logits >= 0).all()) and abs(float(logits.sum()) - 1) < 1e-6:
+        raise NotYet(PROBABILITIES)
+    rewards = torch.as_tensor([float(reward) for reward in rewards], dtype=torch.float64)
     return rewards, logits.detach().double().log_softmax(-1)
+
+
+def _adam(gradients: list[Tensor]) -> Tensor:
+    """Adam's direction after these gradients, with torch's defaults."""
+    steps = len(gradients)
+    ages = torch.arange(steps - 1, -1, -1, dtype=torch.float64)[:, None]
+    seen = torch.stack(gradients)
+    mean = (0.1 * 0.9**ages * seen).sum(0) / (1 - 0.9**steps)
+    square = (0.001 * 0.999**ages * seen**2).sum(0) / (1 - 0.999**steps)
+    return mean / (square.sqrt() + 1e-8)
 
 
 def _played(
@@ -1819,36 +1839,54 @@ def _played(
     keep_gradient: bool = False,
     forget: bool = False,
     same_luck: bool = False,
+    other_luck: bool = False,
     worth: Callable[[Tensor], Tensor] = lambda rewards: rewards,
+    times: Callable[[int], float] = lambda group: 1.0,
+    first_lost: bool = False,
+    drawn_again: bool = False,
+    by_values: bool = False,
+    of_probabilities: bool = False,
+    adam: bool = False,
+    give: Callable[[list[float], Tensor], Any] = lambda seen, logits: (seen, logits),
 ) -> Any:
     """The loop with one thing changed; its gradient in closed form, which is quicker than autograd."""
 
     def play(
         bandit: bandits.Bandit, draws: Any, alpha: float, tau_anc: float, beta_r: float, lr: float, updates: int
-    ) -> tuple[list[float], Tensor]:
+    ) -> Any:
         alpha, tau_anc, beta_r = learner(alpha, tau_anc, beta_r)
         logits = torch.zeros(bandit.values.shape[1], dtype=torch.float64)
         first, total, seen = logits, torch.zeros_like(logits), []
+        gradients: list[Tensor] = []
         for choice, luck in draws:
+            choice, luck = (luck, choice) if other_luck else (choice, luck)
             logits = first if forget else logits
             arms = choose_arms({"policy": logits, "first": first}[sample], choice)
             rewards = pull_arms(bandit, arms, choice if same_luck else luck)
+            rewards = bandit.values[0][arms] if by_values else rewards
             before = logits
             log_q = apo_edu.boltzmann_log_target(worth(rewards), beta_r)
-            for _ in range(1 if once else updates):
-                at = {"batch": before, "first": first, "update": logits}[anchor]
+            for update in range(1 if once else updates):
+                if drawn_again:
+                    arms = choose_arms(logits, choice)
+                at = {"batch": before, "first": first, "update": logits}["update" if drawn_again else anchor]
                 now, ref = logits.log_softmax(-1), at.log_softmax(-1)
-                log_p = apo_edu.anchored_log_policy(now[arms], ref[arms], tau_anc)
+                here, there = (now.exp(), ref.exp()) if of_probabilities else (now, ref)
+                log_p = apo_edu.anchored_log_policy(here[arms], there[arms], tau_anc)
                 coef = apo_edu.alpha_divergence_grad(log_q, log_p, alpha) / tau_anc
+                coef = coef * now.exp()[arms] if of_probabilities else coef
                 gradient = torch.zeros_like(logits).index_add(0, arms, coef) - coef.sum() * now.exp()
                 total = total + gradient if keep_gradient else gradient
-                logits = logits - sign * step(lr, updates) * total * detached
+                gradients.append(gradient)
+                direction = _adam(gradients) if adam else total
+                moves = detached and not (first_lost and update == 0)
+                logits = logits - sign * step(lr, updates) * times(len(arms)) * direction * moves
             policy = (logits if after else before).softmax(-1)
             reward = rewards.sum() if summed else rewards.max() if best else rewards.mean()
             if after:
                 reward = pull_arms(bandit, choose_arms(logits, choice), luck).mean()
             seen.append(float((policy * bandit.values[0]).sum() if expected else reward))
-        return seen, logits
+        return give(seen, logits)
 
     return play
 
@@ -1892,10 +1930,66 @@ that after the first of several updates the policy is no longer its anchor.
     mistakes=(
         Mistake("climbs", "the loss is climbed: gradient descent subtracts.", _played(sign=-1.0)),
         Mistake(
+            "anchor not detached",
+            "the first update of each group does nothing: the anchor is not a constant there, and its gradient cancels the "
+            "policy's exactly. Take it with .detach().",
+            _played(first_lost=True),
+        ),
+        Mistake(
             "nothing moves",
-            "the policy never moves. If the anchor is not a constant, its gradient cancels the policy's exactly: .detach().",
+            "the policy never moves: is the new value assigned to logits, and do the next draws use it?",
             _played(detached=False),
         ),
+        Mistake(
+            "probabilities in the softmax",
+            "the anchored policy is made from probabilities; it takes log-probabilities, logits.log_softmax(-1)[arms].",
+            _played(of_probabilities=True),
+        ),
+        Mistake(
+            "a new group for each update",
+            "a new group is drawn for each update; all updates of a step are made on the group that was drawn first.",
+            _played(drawn_again=True),
+        ),
+        Mistake(
+            "luck exchanged",
+            "the random numbers are exchanged: the first of each pair is for choose_arms, the second for pull_arms.",
+            _played(other_luck=True),
+        ),
+        Mistake(
+            "values for rewards",
+            "the rewards are the arms' true values; a pull is noisy: pull_arms(bandit, arms, luck).",
+            _played(by_values=True),
+        ),
+        Mistake(
+            "Adam",
+            "this steps with Adam, which rescales every coordinate; asked for is gradient descent: lr times the gradient.",
+            _played(adam=True),
+        ),
+        Mistake(
+            "times the group",
+            "the step is as many times too long as the group has members: D_alpha is one number for the group, no sum over it.",
+            _played(times=lambda group: float(group)),
+        ),
+        Mistake(
+            "divided by the group",
+            "the step is divided by the size of the group: D_alpha is one number for the group, no mean over it.",
+            _played(times=lambda group: 1 / group),
+        ),
+        Mistake(
+            "tau_anc ignored",
+            "tau_anc does nothing here.",
+            _played(learner=lambda alpha, tau, beta: (alpha, 1.0, beta)),
+        ),
+        Mistake(
+            "beta_r ignored", "beta_r does nothing here.", _played(learner=lambda alpha, tau, beta: (alpha, tau, 1.0))
+        ),
+        Mistake(
+            "alpha ignored",
+            "the loop learns with alpha = 1 whatever alpha is.",
+            _played(learner=lambda alpha, tau, beta: (1.0, tau, beta)),
+        ),
+        Mistake("probabilities returned", PROBABILITIES, _played(give=lambda seen, logits: (seen, logits.softmax(-1)))),
+        Mistake("the last reward only", ONE_REWARD_A_STEP, _played(give=lambda seen, logits: (seen[-1], logits))),
         Mistake(
             "anchor never renewed",
             "the anchor is the first policy for ever: each group is anchored at the policy that drew it.",
@@ -2316,11 +2410,14 @@ below the level again. A run that never reaches the level has nothing to be read
 )
 
 
+STEPS = 60  # every run has reached the highest level by then
+
+
 def show_equal_reward(at_equal_reward: Any, good: int, level: float, step: int, runs: int = 40) -> None:
     """Run the library's bandit at alpha 0.2 and 0.9, and compare entropies at equal step and at equal reward."""
     from ..widgets import figure
 
-    loop = bandits.Loop(num_steps=120, closed_form=True)
+    loop = bandits.Loop(num_steps=STEPS, closed_form=True)
     histories = bandits.sweep(bandits.equal_arms(num_good=good), (0.2, 0.9), loop, seeds=runs, snapshots=2)
     a, b = histories.values()
     given = at_equal_reward(a.expected_reward, a.entropy, b.expected_reward, b.entropy, level)
@@ -2337,7 +2434,7 @@ def show_equal_reward(at_equal_reward: Any, good: int, level: float, step: int, 
         picture, axes = plotting.figure(1, 2, size=(9.0, 3.2))
         for alpha, history in histories.items():
             line = plotting.alpha_line(alpha)
-            plotting.median_band(axes[0], range(120), history.entropy, f"alpha = {alpha:g}", **line)
+            plotting.median_band(axes[0], range(STEPS), history.entropy, f"alpha = {alpha:g}", **line)
             order = history.expected_reward.mean(1)
             axes[1].plot(order, history.entropy.mean(1), label=f"alpha = {alpha:g}", **line)
         axes[0].axvline(step, color="#888888", linewidth=0.8)
@@ -2766,6 +2863,11 @@ your `risk_switch` predicts (it gives $\kappa = \alpha/\beta_r$). Do not round.
             "kappa for alpha",
             "the prediction is kappa; alpha is kappa times beta_r.",
             _measured_but(lambda shares, crossing, predicted, case: (shares, crossing, predicted / case[2])),
+        ),
+        Mistake(
+            "kappa for the measured alpha",
+            "the measured switch is given as kappa; the alpha itself is asked for.",
+            _measured_but(lambda shares, crossing, predicted, case: (shares, crossing / case[2], predicted)),
         ),
         Mistake(
             "kappa divided by beta_r",
