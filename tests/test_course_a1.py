@@ -234,7 +234,8 @@ WRONG = [
     ("alpha_divergence", "good near 0, not near 1", ONE_SIDED),
     *(("alpha_divergence", "an early switch, and lost digits", near_the_ends(low, "")) for low in (0.05, 1e-3, 1e-5)),
     ("alpha_divergence", "an early switch, and lost digits", near_the_ends(0.01, "", STABLE)),
-    *(("alpha_divergence", "an early switch to the limits", near_the_ends(low, "", STABLE, EXACT)) for low in (0.03, 1e-3, 1e-5)),
+    ("alpha_divergence", "an early switch to the limits", near_the_ends(0.03, "", STABLE, EXACT)),
+    ("alpha_divergence", "an early switch to the limits", near_the_ends(1e-5, "", STABLE, EXACT)),
     ("alpha_divergence", "an epsilon in the divisor", POWERS + "return (1 - s) / (alpha * (1 - alpha) + 1e-8)"),
     ("alpha_divergence", "one KL for both limits", KLS.splitlines()[2].replace("alpha == 1", "alpha in (0, 1)") + "\n" + NAIVE),
     ("alpha_divergence", "alpha squared", KLS + POWERS + "return (1 - s) / alpha**2"),
@@ -244,7 +245,7 @@ WRONG = [
     ("box_cox", "brackets missing", "return log_w if alpha == 0 else log_w.exp()**alpha - 1 / alpha"),
     ("box_cox", "the limit is log log w", "return log_w.log() if alpha == 0 else torch.expm1(alpha * log_w) / alpha"),
     ("alpha_divergence_grad", "an early switch to the limit", NEAR_0 + GRAD),
-    ("alpha_divergence_grad", "1/(1 - alpha) left over", WEIGHT + GRAD + " / (torch.tensor(1 - alpha).double())"),
+    ("alpha_divergence_grad", "1/(1 - alpha) left over", WEIGHT + GRAD + " / (1 - alpha)"),
     ("lyapunov", "V alone", FLOW + "return (c**2).sum() / 2"),
     ("lyapunov", "mean under q", FLOW + "p = log_q.exp()\nreturn (c**2).sum() / 2, "
      "-((p * r * z).sum() - (p * r).sum() * (p * z).sum())"),

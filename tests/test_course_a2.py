@@ -3,7 +3,9 @@
 import inspect
 import math
 import os
+import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from apo_edu import objectives
 from tests.course_samples import VARIANT, automatic, save, solved
 from toys import bandits
 from toys.course import Student, load
-from toys.course.a2 import GAMBLES, choose_arms, pull_arms
+from toys.course.a2 import GAMBLES, choose_arms, pull_arms, show_equal_reward
 from toys.course.grading import Submission, grade
 from toys.course.judging import judge
 
@@ -244,6 +246,153 @@ def test_every_coded_exercise_has_two_other_styles():
     for exercise in A2.exercises:
         if not exercise.choices and not exercise.value:
             assert written.count(exercise.name) >= 2, exercise.name
+
+
+# Mistakes as students write them: the same diagnosis as the named one.
+TOKENS = "n = mask.sum(-1)\nnow, old = (logps * mask).sum(-1) / n, (old_logps * mask).sum(-1) / n\n"
+TARGET = 'log_q = apo_edu.boltzmann_log_target(apo_edu.group_advantages(rewards, scale="none"), beta_r)\n'
+SELF_MADE = "log_p = torch.log_softmax({} / tau_anc, -1)\n"
+LIBRARY = "log_p = apo_edu.anchored_log_policy({}, {}, tau_anc)\n"
+DIVERGENCE = "return apo_edu.alpha_divergence(log_q, log_p, alpha)"
+Z = "w = log_q + math.log(len(log_q))\nz = w if alpha == 0 else torch.expm1(alpha * w) / alpha\n"
+SCORE = """g = torch.zeros_like(logits)
+for zi, a in zip(z, arms):
+    s = -logits.softmax(-1)
+    s[a] += 1
+    g -= zi * s
+"""
+ADVANTAGE = "a = rewards - rewards.mean(-1, keepdim=True)\nreturn {} if scale == 'group' else a"
+LENGTH = "M = (right * math.exp(1 / beta_r) + group - right) / group\n"
+PAIRS = """
+gaps = []
+for run in range(reward_a.shape[1]):
+    at_a, at_b = ((x[:, run] >= level).nonzero() for x in (reward_a, reward_b))
+    if len(at_a) and len(at_b):
+        gaps.append(entropy_b[at_b[0, 0], run] - entropy_a[at_a[0, 0], run])
+gaps = torch.stack(gaps)
+return gaps.mean(), 2 * gaps.std() / len(gaps) ** 0.5
+"""
+BISECTION = """
+low, high = LOW, 60.0
+for _ in range(MANY):
+    kappa = (low + high) / 2
+    rise = math.log1p(chance * math.expm1(kappa * win)) - kappa * safe
+    low, high = (kappa, high) if rise OVER < 0 else (low, kappa)
+return low
+"""
+LOOP = """
+logits = torch.zeros(bandit.values.shape[1], dtype=torch.float64, requires_grad=True)
+seen = []
+for choice, luck in draws:
+    arms = choose_arms(logits, choice)
+    rewards = pull_arms(bandit, arms, luck)
+    seen.append(rewards.mean())
+    old = logits.log_softmax(-1)[arms].detach()
+    log_q = apo_edu.boltzmann_log_target(rewards, beta_r)
+    for _ in range(updates):
+        log_p = torch.log_softmax((logits.log_softmax(-1)[arms] - old) / tau_anc, -1)
+        gradient = torch.autograd.grad(apo_edu.alpha_divergence(log_q, log_p, alpha), logits)[0]
+        logits = (logits - lr * gradient).detach().requires_grad_()
+return seen, logits
+"""
+WRONG = [
+    ("group_advantages", "brackets missing", ADVANTAGE.format("a / rewards.std(-1, keepdim=True) + 1e-4")),
+    ("group_advantages", "unit length", ADVANTAGE.format("a / (a.norm(dim=-1, keepdim=True) + 1e-4)")),
+    ("group_advantages", "standard deviation over prompts", ADVANTAGE.format("a / (a.std(0, keepdim=True) + 1e-4)")),
+    ("group_advantages", "changes its input", "rewards -= rewards.mean(-1, keepdim=True)\nreturn rewards"),
+    ("boltzmann_log_target", "cut off", "return (torch.softmax(advantages.detach() / beta_r, -1) + 1e-12).log()"),
+    ("boltzmann_log_target", "cut off", "return torch.log_softmax((advantages.detach() / beta_r).clamp(-50, 50), -1)"),
+    ("anchored_log_policy", "anchor not masked", "l = (token_logps * mask).sum(-1) / mask.sum(-1)\n"
+     "return torch.log_softmax((l - ref_token_logps.detach().mean(-1)) / tau_anc, -1)"),
+    ("apo_loss", "anchor not detached", TOKENS + TARGET + SELF_MADE.format("(now - old)") + DIVERGENCE + ".mean()"),
+    ("apo_loss", "policy and anchor exchanged", TOKENS + TARGET + SELF_MADE.format("(old.detach() - now)") + DIVERGENCE
+     + ".mean()"),
+    ("apo_loss", "exchanged, and detached", TOKENS + TARGET + LIBRARY.format("old", "now") + DIVERGENCE + ".mean()"),
+    ("apo_loss", "no mean over prompts", TOKENS + TARGET + LIBRARY.format("now", "old") + DIVERGENCE),
+    ("apo_loss", "anchor ignored", TOKENS + TARGET + SELF_MADE.format("now") + DIVERGENCE + ".mean()"),
+    ("apo_loss", "scaled advantages", TOKENS + TARGET.replace("scale=", "") + LIBRARY.format("now", "old") + DIVERGENCE
+     + ".mean()"),
+    ("apo_loss", "no limits", TOKENS + TARGET + SELF_MADE.format("(now - old.detach())")
+     + "return ((1 - (alpha * log_q + (1 - alpha) * log_p).exp().sum(-1)) / (alpha * (1 - alpha))).mean()"),
+    ("reshaped_advantage", "an early switch to the limit", Z.replace("alpha == 0", "abs(alpha) < 1e-4")
+     .replace("len(log_q)", "log_q.shape[-1]") + "return z - z.mean(-1, keepdim=True)"),
+    ("reshaped_advantage", "groups for P", Z + "return z - z.mean(-1, keepdim=True)"),
+    ("reinforce_gradient", "mean under pi", Z + "z = z - (logits.softmax(-1)[arms] * z).sum()\n" + SCORE
+     + "return g / (len(arms) * tau_anc)"),
+    ("reinforce_gradient", "arms for draws", Z + "z = z - z.mean()\n" + SCORE + "return g / (len(logits) * tau_anc)"),
+    ("step_length", "the limit is that of alpha = 1", LENGTH + "alpha = alpha or 1.0\n"
+     "return math.expm1(alpha / beta_r) / (alpha * M**alpha)"),
+    ("step_length", "z of a right completion", LENGTH + "z = 1 / beta_r - math.log(M)\n"
+     "return z if alpha == 0 else math.expm1(alpha * z) / alpha"),
+    ("play", "anchor not detached", LOOP.replace("[arms].detach()", "[arms]")
+     .replace("logits)[0]", "logits, retain_graph=True)[0]")),
+    ("play", "luck exchanged", LOOP.replace("for choice, luck", "for luck, choice")),
+    ("play", "probabilities in the softmax", LOOP.replace("logits.log_softmax(-1)[arms]", "logits.softmax(-1)[arms]")),
+    ("play", "Adam", LOOP.replace("seen = []", "seen = []\noptimizer = torch.optim.Adam([logits], lr=lr)")
+     .replace("gradient = torch.autograd.grad(", "optimizer.zero_grad(); (").replace(", logits)[0]", ").backward()")
+     .replace("logits = (logits - lr * gradient).detach().requires_grad_()", "optimizer.step()")),
+    ("at_equal_reward", "number of all runs", PAIRS.replace("len(gaps) ** 0.5", "reward_a.shape[1] ** 0.5")),
+    ("at_equal_reward", "never reached counted as 0", PAIRS.replace("gaps = torch.stack",
+     "    else:\n        gaps.append(torch.zeros(()).double())\ngaps = torch.stack")),
+    ("at_equal_reward", "a's step for both", PAIRS.replace("entropy_b[at_b", "entropy_b[at_a")),
+    ("risk_switch", "the end of the bracket", BISECTION.replace("LOW", "-60.0").replace("OVER", "").replace("MANY", "200")),
+    ("risk_switch", "never negative", BISECTION.replace("LOW", "1e-9").replace("OVER", "").replace("MANY", "200")),
+    ("risk_switch", "three digits", BISECTION.replace("LOW", "-61.0").replace("OVER", "/ kappa").replace("MANY", "22")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "mistake", "body"), WRONG, ids=[f"{name}-{mistake}" for name, mistake, _ in WRONG])
+def test_mistakes_as_students_write_them(name, mistake, body):
+    head = ", ".join(inspect.signature(A2[name].solution).parameters)
+    names = {"torch": torch, "math": math, "apo_edu": apo_edu, "choose_arms": choose_arms, "pull_arms": pull_arms}
+    exec(f"def answer({head}):\n" + "\n".join(f"    {line}" for line in body.strip().splitlines()), names)
+    verdicts = [verdict for verdict in judge(A2[name], names["answer"], ADA) if not verdict.passed]
+    assert verdicts and {verdict.mistake for verdict in verdicts} == {mistake}, [(v.mistake, v.says) for v in verdicts]
+
+
+@pytest.mark.parametrize("number", range(20))
+def test_every_run_reaches_the_level_or_is_told_apart(number):
+    student = Student(f"level {number}", "test")
+    for check in A2["at_equal_reward"].checks:
+        for reward_a, _, reward_b, _, level in check.cases(student.generator(f"at_equal_reward.{check.name}"), {}):
+            reached = torch.stack([(reward >= level).any(0) for reward in (reward_a, reward_b)])
+            if check.name == "some":  # only a, only b, and both
+                assert {(True, True), (True, False), (False, True)} <= {tuple(run) for run in reached.T.tolist()}
+            else:
+                assert reached.all()
+
+
+def test_the_anchor_gets_no_gradient_from_the_reference():
+    check = next(check for check in A2["apo_loss"].checks if check.name == "anchor")
+    for logps, old_logps, *rest in check.cases(torch.Generator().manual_seed(0), {}):
+        A2["apo_loss"].solution(logps.requires_grad_(), old_logps.requires_grad_(), *rest).backward()
+        assert logps.grad.abs().sum() > 0 and old_logps.grad is None
+
+
+def test_the_library_is_called_as_the_text_says():
+    """The second argument of the library's group_advantages is the baseline: the text warns of it."""
+    rewards = torch.tensor([[1.0, 0.0, 0.5, 0.0]]).double()
+    expected = A2["group_advantages"].solution(rewards, "none")
+    torch.testing.assert_close(apo_edu.group_advantages(rewards, scale="none"), expected)
+    assert not torch.allclose(apo_edu.group_advantages(rewards, "none"), expected)
+    assert 'apo_edu.group_advantages(rewards, scale="none")' in A2["apo_loss"].text
+
+
+def test_the_comparison_is_quick_and_says_what_is_there(capsys):
+    solution = A2["at_equal_reward"].solution
+    show_equal_reward(solution, 4, 0.7, 40)  # fonts and first calls
+    capsys.readouterr()
+    started = time.process_time()
+    show_equal_reward(solution, 4, 0.7, 40)
+    assert time.process_time() - started < 2.0
+    assert "at equal reward (0.7):  +0.005 +- 0.020" in capsys.readouterr().out
+
+
+def test_plain_descent_imports_no_compiler():
+    code = "import sys; from toys import bandits; bandits.run(bandits.equal_arms(), bandits.Loop(num_steps=2), seeds=2)"
+    code += "; print('torch._dynamo' in sys.modules)"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert said.strip() == "False"
 
 
 @pytest.mark.parametrize("name", ["apo_loss", "reshaped_advantage", "reinforce_gradient", "step_length", "play"])

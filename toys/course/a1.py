@@ -1016,7 +1016,7 @@ neither blow up nor lose its digits. Compare it with autograd through your `alph
         Mistake(
             "1/(1 - alpha) left over",
             "the factor 1/(1 - alpha) of D is still there: the derivative of p^(1 - alpha) brings 1 - alpha, which cancels it.",
-            lambda log_q, log_p, alpha: _grad(log_q, log_p, alpha) / torch.tensor(1 - alpha).double(),
+            lambda log_q, log_p, alpha: _grad(log_q, log_p, alpha) / (1 - alpha),
         ),
         Mistake(
             "q in the softmax's derivative",

@@ -789,7 +789,7 @@ def _loss_of(
 
 def _uncorrected(log_q: Tensor, log_p: Tensor, alpha: float) -> Tensor:
     """D_alpha by the formula as it stands: 0/0 at both ends."""
-    return (1 - (alpha * log_q + (1 - alpha) * log_p).exp().sum(-1)) / (torch.tensor(alpha).double() * (1 - alpha))
+    return (1 - (alpha * log_q + (1 - alpha) * log_p).exp().sum(-1)) / (alpha * (1 - alpha))
 
 
 PIECES = ("alpha_divergence", "group_advantages", "boltzmann_log_target", "anchored_log_policy", "__post_init__")
@@ -1169,9 +1169,7 @@ losing its digits close to 0.
         Mistake(
             "no limit",
             "0/0 at alpha = 0: the limit needs a case of its own.",
-            lambda log_q, alpha: (
-                _centred((log_q + math.log(log_q.shape[-1])).mul(alpha).exp()) / torch.tensor(alpha).double()
-            ),
+            lambda log_q, alpha: _centred((log_q + math.log(log_q.shape[-1])).mul(alpha).exp()) / alpha,
         ),
         Mistake(
             "the limit is 0",
@@ -1806,10 +1804,11 @@ def as_policy(answer: Any, *case: Any) -> Any:
         raise NotYet("the second thing returned must be the logits, a tensor with one entry for each arm.")
     if not isinstance(rewards, list | tuple | Tensor | np.ndarray) or len(rewards) != len(case[1]):
         raise NotYet(ONE_REWARD_A_STEP)
+    logits = logits.detach().double()
     if bool((logits >= 0).all()) and abs(float(logits.sum()) - 1) < 1e-6:
         raise NotYet(PROBABILITIES)
     rewards = torch.as_tensor([float(reward) for reward in rewards], dtype=torch.float64)
-    return rewards, logits.detach().double().log_softmax(-1)
+    return rewards, logits.log_softmax(-1)
 
 
 def _adam(gradients: list[Tensor]) -> Tensor:
@@ -2223,6 +2222,19 @@ def _mean_curve(reward: Tensor, level: float) -> Tensor:
     return _first(reward.mean(1, keepdim=True), level).expand(reward.shape[1])
 
 
+def _same_step(whose: Callable[[Tensor, Tensor], Tensor]) -> Any:
+    """Both read where one of them reaches the level, in the runs in which both reach it."""
+
+    def compare(
+        reward_a: Tensor, entropy_a: Tensor, reward_b: Tensor, entropy_b: Tensor, level: float
+    ) -> tuple[float, float]:
+        both = (reward_a >= level).any(0) & (reward_b >= level).any(0)
+        reward, a, b = (x[:, both] for x in (whose(reward_a, reward_b), entropy_a, entropy_b))
+        return _read_by(_first)(reward, a, reward, b, level)
+
+    return compare
+
+
 def _left_out_for_a(
     reward_a: Tensor, entropy_a: Tensor, reward_b: Tensor, entropy_b: Tensor, level: float
 ) -> tuple[float, float]:
@@ -2319,16 +2331,12 @@ below the level again. A run that never reaches the level has nothing to be read
         Mistake(
             "a's step for both",
             "b is read at the step at which a reaches the level: each run is read where it reaches the level itself.",
-            lambda reward_a, entropy_a, reward_b, entropy_b, level: _read_by(_first)(
-                reward_a, entropy_a, reward_a, entropy_b, level
-            ),
+            _same_step(lambda reward_a, reward_b: reward_a),
         ),
         Mistake(
             "b's step for both",
             "a is read at the step at which b reaches the level: each run is read where it reaches the level itself.",
-            lambda reward_a, entropy_a, reward_b, entropy_b, level: _read_by(_first)(
-                reward_b, entropy_a, reward_b, entropy_b, level
-            ),
+            _same_step(lambda reward_a, reward_b: reward_b),
         ),
         Mistake(
             "magnitudes",

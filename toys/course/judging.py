@@ -240,6 +240,7 @@ def _once(exercise: Exercise, probe: Callable[..., Any], answer: Any, case: tupl
 # What helps with an error that a student is likely to meet: a part of its text, and the words.
 _REMEDIES = {
     "must match the size of tensor": " Does a mean or a sum lack keepdim=True?",
+    "division by zero": " Which divisor can be 0 here? It needs a case of its own.",
     "math range error": " The exponential of a large number overflows: stay with logarithms.",
     "cannot be converted to Scalar": " No .item() or float() on the way: the result has one number for each group.",
     "only one element tensors": " No .item() or float() on the way: the result has one number for each group.",
