@@ -24,7 +24,9 @@ def notebooks() -> list[Path]:
 def execute(path: Path, timeout: int = 180) -> nbformat.NotebookNode:
     """The notebook, run from top to bottom in its own folder; raises on the first error."""
     book = nbformat.read(path, as_version=4)
-    NotebookClient(book, timeout=timeout, resources={"metadata": {"path": str(path.parent)}}).execute()
+    place = {"metadata": {"path": str(path.parent)}}
+    # Joined streams: where a print happens to be flushed is no part of a lesson.
+    NotebookClient(book, timeout=timeout, resources=place, coalesce_streams=True).execute()
     return clean(book)
 
 

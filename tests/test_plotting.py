@@ -39,6 +39,7 @@ def test_median_and_quartiles_are_drawn(ax):
 def test_a_series_is_the_histories_own_and_says_how_many_runs(ax, history):
     plotting.bandit_series(ax, {0.5: history, "other": history}, "entropy")
     assert legend(ax) == ["alpha = 0.5 (3 runs)", "other (3 runs)"]
+    assert ax.get_legend().get_title().get_text() == "median, quartiles shaded"
     np.testing.assert_allclose(ax.lines[0].get_ydata(), history.entropy.median(-1).values)
     assert ax.lines[0].get_color() == palette.alpha_color(0.5)
 

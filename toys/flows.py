@@ -1,6 +1,6 @@
 """Exact flows, without sampling: gradient descent on D_alpha over a softmax policy, and where it ends."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -41,6 +41,22 @@ def population_flow(
         path.append(log_p.exp()[..., 0, :] if flat else log_p.exp())
         slope = alpha_divergence_grad(target, log_p, orders)
         theta = theta - lr * torch.einsum("cd,nsca->nsda", basis, slope) / (1 if features is None else contexts)
+    return torch.stack(path)
+
+
+def scheduled_flow(
+    log_q: Tensor, start_logits: Tensor, alpha_at: Callable[[int], float], *, lr: float = 0.5, num_steps: int = 60
+) -> Tensor:
+    """Exact gradient descent on D_alpha(q || softmax(logits)) with an alpha for every step: [num_steps + 1, arms] log p.
+
+    Args:
+        log_q, start_logits: [arms].
+        alpha_at: from the step, 0 first, to its alpha.
+    """
+    logits, path = start_logits.double(), [start_logits.double().log_softmax(-1)]
+    for step in range(num_steps):
+        logits = logits - lr * alpha_divergence_grad(log_q, path[-1], alpha_at(step))
+        path.append(logits.log_softmax(-1))
     return torch.stack(path)
 
 

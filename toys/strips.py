@@ -15,9 +15,10 @@ import torch
 
 from apo_edu import alpha_divergence, box_cox, palette
 
+from .flows import population_flow
 from .mixtures import stationary_fits, two_modes
-from .widgets import FilmStrip
-from .widgets.film_strip import page_script, page_style
+from .widgets import FilmStrip, Knob
+from .worked_example import worked_example
 
 ALPHAS = np.linspace(0.0, 1.0, 41)
 ENDS = ("0: mode seeking", "1: mode covering")
@@ -200,29 +201,87 @@ def density_strip() -> FilmStrip:
     )
 
 
+def flow_strip() -> FilmStrip:
+    """A policy over three completions, following D_alpha to the target of the worked example, step by step."""
+    log_q = worked_example(0.5).q.log()
+    start = torch.tensor([0.06, 0.24, 0.7], dtype=torch.float64).log()
+    alphas, steps = (0.0, 0.5, 1.0), range(0, 41, 2)
+    path = population_flow(log_q, start[None], alphas, num_steps=steps[-1])[:, :, 0]
+    left_over = (path - log_q.exp()).abs().sum(-1) / 2
+    names = ("best (1)", "middle (1/2)", "worst (0)")
+
+    def setup(figure):
+        left, right = figure.subplots(1, 2, width_ratios=(3, 2))
+        left.set(xlim=(-0.6, 2.6), ylim=(0, 1), ylabel="probability", xlabel="completion (its reward)")
+        left.set_xticks(range(3), names)
+        left.set_title("Policy p (filled) on its way to the target q (outline)")
+        bars = left.bar(range(3), [0.0] * 3, width=0.6, zorder=2)
+        outline = left.bar(
+            range(3), log_q.exp(), width=0.6, facecolor="none", edgecolor=palette.TARGET, lw=1.6, zorder=3
+        )
+        right.set(xlim=(0, steps[-1]), ylim=(0, 0.85), xlabel="step", ylabel="probability in the wrong place")
+        right.set_title("What is left to do")
+        for i, (alpha, dash) in enumerate(zip(alphas, ("-", "--", ":"), strict=True)):
+            color = palette.alpha_color(alpha)
+            right.plot(range(len(left_over)), left_over[:, i], linestyle=dash, color=color, label=f"alpha = {alpha:g}")
+        (dot,) = right.plot([], [], "o", ms=9, mec="black")
+        right.legend()
+        return {"bars": list(bars), "dot": dot, "outline": list(outline)}  # drawn over the bars, so it moves with them
+
+    def update(artists, step, alpha):
+        i, at = alphas.index(alpha), int(step)
+        for bar, height in zip(artists["bars"], path[at, i].tolist(), strict=True):
+            bar.set_height(height)
+            bar.set_color(palette.alpha_color(alpha))
+        artists["dot"].set_data([at], [float(left_over[at, i])])
+        artists["dot"].set_markerfacecolor(palette.alpha_color(alpha))
+
+    def describe(step, alpha):
+        p = path[int(step), alphas.index(alpha)]
+        return (
+            f"After {int(step)} steps at alpha = {alpha:g} the policy is ({p[0]:.2f}, {p[1]:.2f}, {p[2]:.2f}), and "
+            f"{float(left_over[int(step), alphas.index(alpha)]):.0%} of its probability is in the wrong place."
+        )
+
+    return FilmStrip(
+        setup,
+        update,
+        list(steps),
+        label="step",
+        form="{:.0f}",
+        start=0,
+        second=Knob(label="alpha", values=alphas, form="{:g}", ends=ENDS, start=1.0, alpha_colors=True),
+        describe=describe,
+        still=4,
+        dpi=100,
+        caption="The same start and the same target: alpha changes the road and the pace.",
+        alt="Left: bars of a policy over three completions, moving into the outline of the target. Right: the share of the "
+        "probability in the wrong place against the step, for alpha 0, 1/2 and 1.",
+    )
+
+
 STRIPS: dict[str, Callable[[], FilmStrip]] = {
     "One Gaussian, two modes": density_strip,
     "What alpha does to one sample's weight": weight_strip,
     "What alpha does to the price of forgetting": divergence_strip,
+    "A policy on its way to the target": flow_strip,
 }
 
 
 def page(strips: dict[str, Callable[[], FilmStrip]] | None = None) -> str:
     """The whole page as HTML: each strip under its heading (`STRIPS` unless given)."""
     parts = [
-        f"<section>\n<h2>{html.escape(title)}</h2>\n{build().to_html(alone=False)}</section>"
+        f"<section>\n<h2>{html.escape(title)}</h2>\n{build().to_html()}</section>"
         for title, build in (STRIPS if strips is None else strips).items()
     ]
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<link rel="icon" href="data:,">\n'
-        f"<title>Move alpha and understand</title>\n<style>{_SHEET}{page_style()}</style>\n</head>\n<body>\n<main>\n"
+        f"<title>Move alpha and understand</title>\n<style>{_SHEET}</style>\n</head>\n<body>\n<main>\n"
         "<h1>Move alpha and understand</h1>\n<p>The alpha-divergence D_alpha(q || p) goes from KL(p || q), which seeks "
         "modes, at alpha = 0, to KL(q || p), which covers them, at alpha = 1. Drag a slider, or focus it and use "
-        "the arrow keys, Home and End.</p>\n"
-        + "\n".join(parts)
-        + f"\n</main>\n<script>{page_script()}</script>\n</body>\n</html>\n"
+        "the arrow keys, Home and End.</p>\n" + "\n".join(parts) + "\n</main>\n</body>\n</html>\n"
     )
 
 

@@ -2,7 +2,7 @@
 
 from .fits import Fits, best_fits, continuation, stationary_fits
 from .gaussians import Grid, covariance, divergence, gaussian_log_density, grid, log_masses
-from .landscapes import descent_paths, integrand, landscape
+from .landscapes import cost_below, descent_paths, integrand, landscape
 from .targets import Mixture, mixture, ring, two_modes
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "Mixture",
     "best_fits",
     "continuation",
+    "cost_below",
     "covariance",
     "descent_paths",
     "divergence",

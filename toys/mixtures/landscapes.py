@@ -70,3 +70,12 @@ def integrand(target: Mixture, theta: Tensor, alpha: float | Tensor, x: Tensor) 
     pair_q = torch.stack([log_q + math.log(cell), torch.log1p(-cell * log_q.exp())], -1)
     pair_p = torch.stack([log_p + math.log(cell), torch.log1p(-cell * log_p.exp())], -1)
     return alpha_divergence(pair_q, pair_p, alpha) / cell
+
+
+def cost_below(target: Mixture, theta: Tensor, alpha: float, border: float, *, num: int = 4001) -> tuple[float, float]:
+    """What x < border contributes to D_alpha by `integrand`, and the whole of it, both in nats, for a target in 1-D."""
+    reach = 10 * float(target.covariance[0, 0].sqrt())
+    x = torch.linspace(float(target.mean) - reach, float(target.mean) + reach, num, dtype=torch.float64)
+    values = integrand(target, theta, alpha, x[:, None]).flatten()
+    below = x <= border
+    return float(torch.trapezoid(values[below], x[below])), float(torch.trapezoid(values, x))
