@@ -1,8 +1,11 @@
 """Sample submissions get the marks of the rubric, whatever they do; one bad one does not stop the others."""
 
+import contextlib
 import csv
 import json
 import os
+import shutil
+import subprocess
 import sys
 import time
 from dataclasses import replace
@@ -398,8 +401,6 @@ def test_gradescope(tmp_path, monkeypatch):
 
 
 def test_the_pytest_face(tmp_path):
-    import subprocess
-
     save(solved(A1, "ada", best_gaussian=None), tmp_path / "a1.ipynb")
     (tmp_path / "test_a1.py").write_text(
         "from pathlib import Path\nfrom toys.course.pytest_face import items\n"
@@ -416,13 +417,94 @@ def test_the_pytest_face(tmp_path):
 
 @pytest.mark.parametrize("name", ASSIGNMENTS)
 def test_the_cycle_of_every_assignment(name, tmp_path):
-    """Generate, solve, grade, feedback."""
-    assignment = load(name)
-    save(solved(assignment, "good"), tmp_path / "in" / "good" / f"{name}.ipynb")
-    save(blank(assignment, "blank"), tmp_path / "in" / "blank" / f"{name}.ipynb")
-    assert main(["grade", name, str(tmp_path / "in"), "--out", str(tmp_path / "out"), "--folder", str(FOLDER)]) == 0
-    totals = {key: float(row["total"]) for key, row in rows(tmp_path / "out" / "marks.csv").items()}
+    """Generate, solve, grade, feedback; graded again the marks are the same, and one exercise can be graded alone."""
+    assignment, course = load(name), tmp_path / "course"
+    course.mkdir()
+    for kind in ("policy", "course.toml"):
+        (course / kind).symlink_to(FOLDER / kind)
+    assert main(["generate", name, "--folder", str(course)]) == 0
+    solution, release = (
+        nbformat.read(course / kind / name / f"{name}.ipynb", as_version=4) for kind in ("solution", "release")
+    )
+    answers = {
+        cell.metadata["nbgrader"]["grade_id"]: cell.source
+        for cell in solution.cells
+        if cell.metadata.get("nbgrader", {}).get("solution")
+    }
+
+    def hand_in(student, answers):
+        book = nbformat.from_dict(release)
+        for cell in book.cells:
+            cell.source = answers.get(cell.metadata.get("nbgrader", {}).get("grade_id"), cell.source)
+            if cell.metadata.get("apo_edu") == "student":
+                cell.source = cell.source.replace('student=""', f'student="{student}"')
+        save(book, tmp_path / "in" / student / f"{name}.ipynb")
+
+    def graded(out, *more):
+        arguments = ["grade", name, str(tmp_path / "in"), "--out", str(tmp_path / out), "--folder", str(course), *more]
+        assert main(arguments) == 0
+        found = {path.stem: json.loads(path.read_text()) for path in (tmp_path / out / "results").iterdir()}
+        for result in found.values():
+            del result["extra_data"]["seconds"]
+        return found, {key: float(row["total"]) for key, row in rows(tmp_path / out / "marks.csv").items()}
+
+    hand_in("good", answers)
+    hand_in("blank", {})
+    first, totals = graded("out")
     assert totals == {"good": automatic(assignment), "blank": 0}
     for student in totals:
         page = (tmp_path / "out" / "feedback" / f"{student}.html").read_text()
         assert all(part.title in page.replace("&#39;", "'") for part in assignment.items)
+    shutil.rmtree(tmp_path / "in" / "blank")
+    again, _ = graded("again")
+    assert again["good"] == first["good"]
+
+    regraded, kept = [item for item in assignment.exercises if not item.value][:2]
+    broken = f"def {regraded.name}(*arguments):\n    raise ValueError('changed')", f"{kept.name} = None"
+    hand_in("good", answers | dict(zip((regraded.name, kept.name), broken, strict=True)))
+    _, totals = graded("out", "--only", regraded.name)
+    assert totals["good"] == automatic(assignment) - regraded.points
+
+
+def proportional_memory(root):
+    """Bytes that a process and its descendants occupy, shared pages counted once."""
+    parents = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
+    family, total = {root}, 0
+    while grown := {pid for pid, parent in parents.items() if parent in family} - family:
+        family |= grown
+    for pid in family:
+        with contextlib.suppress(OSError):
+            lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+            total += 1024 * next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+    return total
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="memory is read from Linux's /proc")
+def test_a1_is_graded_within_gradescopes_default_container(tmp_path):
+    """768 MB for all processes together; writable memory of each is limited to that, and torch is in the image."""
+    import resource
+
+    limit = 768 * 2**20
+    save(solved(A1, "ada"), tmp_path / "submission" / "a1.ipynb")
+    (tmp_path / "submission_metadata.json").write_text(json.dumps({"users": [{"sid": "ada"}]}))
+    script = "from toys.course.__main__ import main; raise SystemExit(main())"
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    run = subprocess.Popen(
+        [sys.executable, "-c", script, "run-gradescope", "a1", "--variant", VARIANT, "--autograder", str(tmp_path)],
+        env=os.environ | {"PYTHONPATH": str(FOLDER.parents[1]), "OMP_NUM_THREADS": "1"},
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_DATA, (limit, limit)),
+    )
+    peak = 0
+    while run.poll() is None:
+        peak = max(peak, proportional_memory(run.pid))
+        time.sleep(0.1)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert run.returncode == 0
+    data = json.loads((tmp_path / "results" / "results.json").read_text())
+    assert sum(test["score"] for test in data["tests"]) == automatic(A1)
+    assert 100 * 2**20 < peak < limit, f"{peak / 2**20:.0f} MiB"
+    spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    assert spent < 0.5 * 600 / 4, f"{spent:.0f} s of processor time; half a processor for ten minutes gives 300"

@@ -27,12 +27,49 @@ def test_every_command_is_there(capsys):
         assert option in (ROOT / "toys" / "course" / "__main__.py").read_text(), option
 
 
-def test_every_diagnosis_in_the_table_exists():
-    names = {mistake.name for name in ASSIGNMENTS for item in load(name).exercises for mistake in item.mistakes}
-    table = GUIDE.split("## Misconceptions")[1].split("## Marking")[0]
-    for cell in re.findall(r"\|([^|]*\*[^|]*)\|", table):
-        for name in re.findall(r"\*([^*]+)\*", cell):
-            assert name in names, name
+def section(title, level="##"):
+    """The text under a heading, up to the next one of its level or above."""
+    text = GUIDE.split(f"\n{level} {title}\n")[1]
+    return re.split(rf"\n#{{2,{len(level)}}} ", text)[0]
+
+
+@pytest.mark.parametrize("name", ASSIGNMENTS)
+def test_every_diagnosis_in_the_tables_is_the_assignments(name):
+    names = {mistake.name for item in load(name).exercises for mistake in item.mistakes}
+    found = []
+    for row in section(name, "###").splitlines():
+        if row.startswith("|") and row.count("|") == 4:
+            found += re.findall(r"\*([^*]+)\*", row.split("|")[2])
+    assert len(found) >= 8
+    for mistake in found:
+        assert mistake in names, mistake
+
+
+@pytest.mark.parametrize(("title", "minutes"), [("50 minutes", 50), ("A lab of 3 hours", 180)])
+@pytest.mark.parametrize("name", ASSIGNMENTS)
+def test_the_plans_fill_their_time_with_exercises_that_exist(name, title, minutes):
+    table = section(title, "###").split(f"**{name}**")[1].split("\n**")[0]
+    assert sum(int(number) for number in re.findall(r"^\| (\d+) \|", table, re.M)) == minutes
+    exercises = {item.name for item in load(name).items}
+    named = re.findall(r"`(\w+)`", table)
+    assert len(named) >= 4
+    for word in named:
+        assert word in exercises, word
+
+
+def test_two_weeks_name_exercises_of_the_column():
+    rows = [row.split("|")[2:5] for row in section("Two weeks each", "###").splitlines() if row.startswith("| ")][1:]
+    for row in rows:
+        for name, cell in zip(ASSIGNMENTS, row, strict=True):
+            for word in re.findall(r"`(\w+)`", cell):
+                assert word in {item.name for item in load(name).items}, word
+
+
+def test_every_written_question_has_its_half_answer():
+    written = [
+        item.name for name in ASSIGNMENTS for item in load(name).items if isinstance(item, Written) and item.points
+    ]
+    assert re.findall(r"^\| `(\w+)` \|", section("Marking the written answers"), re.M) == written
 
 
 def test_points_and_hours():

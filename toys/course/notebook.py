@@ -114,7 +114,7 @@ def _hours(minutes: int) -> str:
 def _kind(item: Exercise | Written) -> str:
     if isinstance(item, Written):
         return "in words"
-    return "predict" if item.choices else "a number" if item.value else "code"
+    return "predict" if item.choices else "a result" if item.value else "code"
 
 
 def _task(item: Exercise | Written, number: int) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -26,6 +26,16 @@ _JINJA.filters["points"] = lambda value: f"{value:g}"
 # A diagnosis as a sentence; a name such as z or log_w at its beginning keeps its case.
 _JINJA.filters["sentence"] = lambda text: re.sub(r"^[a-z](?=[a-z]+\b(?!_))", lambda first: first[0].upper(), text)
 
+
+def _code(text: str) -> Markup:
+    """What stands between backticks as code; everything else stays text."""
+    parts = re.split(r"`([^`\n]+)`", text)
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if i % 2 else escape(part) for i, part in enumerate(parts)
+    )
+
+
+_JINJA.filters["code"] = _code
 
 _NOT_A_MISTAKE = ("not judged", "no answer", "not done", "not defined")
 
