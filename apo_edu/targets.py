@@ -16,8 +16,8 @@ def group_advantages(
 
         A_i = (r_i - baseline) / (std + 1e-4)
 
-    Within the group, because only there is the difficulty of the prompt the same for everybody: a global baseline would
-    reward a completion for having been given an easy prompt.
+    The group's mean is near the prompt's own success rate, so it takes the prompt's difficulty out of the gradient's variance.
+    Any constant baseline leaves the mean gradient alone, and softmax(A / beta_r) does not notice one.
 
     Args:
         rewards: [..., group] finite rewards.

@@ -132,7 +132,7 @@ the first, GRPO the second.
     mistakes=(
         Mistake(
             "baseline over the batch",
-            "the baseline is the mean over all prompts. An easy prompt would then push all of its completions up: the mean "
+            "the baseline is the mean over all prompts. It says nothing about the difficulty of this one: the mean "
             "is the group's own, over the last dimension.",
             _advantages_but(centre=lambda r: r.mean()),
         ),
