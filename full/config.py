@@ -234,10 +234,10 @@ class TrainConfig:
         source="ours",
     )
     generation_rows: int = option(
-        96,
-        "Completions sampled at once on each process: decides the memory used, never the result.",
+        0,
+        "Completions sampled at once on each process, 0 what fits: decides the memory used, the result but for rounding not.",
         group=SAMPLING,
-        range=at_least(1),
+        range=at_least(0),
         free_on_resume=True,
     )
 
@@ -402,10 +402,11 @@ class TrainConfig:
     )
     max_grad_norm: float = option(1.0, "Norm to which a longer gradient is clipped.", group=OPTIMISER, range=above(0))
     micro_batch_tokens: int = option(
-        8192,
-        "Tokens, padding included, of one forward and backward pass: decides the memory used, never the result.",
+        0,
+        "Tokens, padding included, of one forward and backward pass, 0 what fits: decides the memory used, the result but "
+        "for rounding not.",
         group=OPTIMISER,
-        range=at_least(1),
+        range=at_least(0),
         free_on_resume=True,
     )
 

@@ -18,6 +18,7 @@ if __name__ == "__main__" and os.environ.get("RANK", "0") == "0":
     print("loading the libraries (some seconds)", flush=True)  # before the imports, which can be slow on a cold disk
 
 import argparse
+import dataclasses
 import json
 import time
 from collections.abc import Sequence
@@ -33,6 +34,7 @@ from full.engines import ENGINES, find_engine, make_engine
 from full.engines.hf import Sampler, check_sampling
 from full.errors import RewardError, UserError
 from full.evaluation import ProblemResult, majority_at_k, problem_results, summarize_results
+from full.logprobs.packing import attention_pair_cost
 from full.models.loading import (
     check_tokenizer,
     go_offline_if_unreachable,
@@ -45,6 +47,7 @@ from full.options import CommandParser
 from full.report.console import Console, plain, quiet_libraries
 from full.rewards.rewards import Rewarder
 from full.trainer.launch import quiet_exit, start_accelerator
+from full.trainer.memory import plan_memory
 
 
 def main(argv: list[str] | None = None) -> dict[str, Any]:
@@ -77,9 +80,12 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         check_tokenizer(model, tokenizer, model_name)
         if find_engine(config.engine).samples_with_policy:
             check_sampling(model, tokenizer, prompts[0], config.model)
+        samples = max(args.k)
+        batch = -(-len(problems) // accelerator.num_processes) * (1 + samples)
+        sizes = {"prompts": prompts, "batch": batch, "pair_cost": attention_pair_cost(model), "training": False}
+        config, _ = plan_memory(dataclasses.replace(config, eval_samples=samples), model, accelerator, **sizes)
         model = model.to(accelerator.device)
         engine = make_engine(config, model, tokenizer, model_name, accelerator)
-        samples = max(args.k)
         say.line(
             f"waiting for {len(problems)} x (1 greedy + {samples} sampled) completions of at most "
             f"{config.max_completion_tokens} tokens, on {accelerator.num_processes} x {accelerator.device.type}"

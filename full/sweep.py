@@ -44,9 +44,9 @@ from tqdm import tqdm
 from full.errors import UserError
 from full.options import CommandParser
 from full.report.statistics import t_interval
-from full.report.units import duration
 from full.rewards.pool import available_cores
 from full.trainer.launch import quiet_exit
+from full.units import duration
 
 ROOT = Path(__file__).resolve().parents[1]
 KEYS = {"question", "base", "options", "arms", "seeds", "metrics"}

@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 
 from apo_edu.schedules import Signals
-from full import train
+from full import train, units
 from full.config import TrainConfig, parse_config
 from full.doctor import judge, measure
 from full.doctor.judge import (
@@ -28,23 +28,13 @@ from full.doctor.judge import (
     schedule_section,
     time_section,
 )
-from full.doctor.measure import (
-    FirstUpdate,
-    Memory,
-    Scored,
-    Speed,
-    cache_bytes,
-    estimate,
-    how_much,
-    memory_before,
-    rows_within,
-)
+from full.doctor.measure import FirstUpdate, Memory, Scored, Speed, estimate, how_much, memory_before, rows_within
 from full.doctor.print import Printer
 from full.errors import UserError
 from full.models.tiny import make_tokenizer
-from full.report import units
 from full.trainer.batches import BatchPlan
 from full.trainer.launch import start_accelerator
+from full.trainer.memory import Head, MemoryModel, MemoryPlan
 from full.trainer.state import set_up as set_up_trainer
 from tests.helpers import save_small_model, small_run
 from tests.test_training import launch
@@ -250,7 +240,7 @@ def test_adapters_start_without_effect_or_stop_the_run(model, tmp_path):
     adapted.rewarder.close()
     rewards = [1.0, 0.0, 0.0, 0.0] * 8
     sections = examined(adapted, rewards=rewards)
-    update, memory = sections["First update"], sections["Memory"].values
+    update, memory = sections["First update"], sections["Memory"].values["model"]
     assert update.values["adapters"] == 0.0 and update.values["grad_norm"] > 0 and update.verdict == "ok"
     # r (in + out) of q, k, v, o, gate, up, down: 2 (32 + 24 + 24 + 32 + 48 + 48 + 48) in each of 2 layers, float32.
     assert memory["gradients"] == 2 * 2 * 256 * 4 and memory["moments"] == 2 * memory["gradients"]
@@ -395,57 +385,74 @@ def test_binary_rewards_and_one_update_leave_alpha_a_step_size():
 
 def test_memory_of_the_small_model_by_hand(trainer):
     memory = memory_before(trainer)
+    plan, model = memory.plan, memory.plan.model
     vocabulary = len(make_tokenizer())
     # Embedding (tied); per layer q, k, v, o, three of the MLP, two norms of 16, two of a head of 8; the last norm.
     layer = 16 * 16 + 2 * 16 * 8 + 16 * 16 + 3 * 16 * 32 + 2 * 16 + 2 * 8
     parameters = vocabulary * 16 + 2 * layer + 16
-    assert memory.weights == memory.gradients == 8 * parameters and memory.moments == 16 * parameters
-    assert memory.gathered == 0
-    # Keys and values of 2 layers, one head of 8, float64.
-    assert cache_bytes(trainer) == 2 * 2 * 8 * 8
-    longest = max(map(len, trainer.prompts)) + 6
-    assert memory.longest == longest and memory.row == 256 * longest + 40 * vocabulary
-    assert memory.rows == 32
-    assert memory.in_use + 1e8 < memory.have
+    assert model.weights == model.gradients == 8 * parameters and model.moments == 16 * parameters
+    assert model.gathered == model.copies == model.copies_sampling == 0
+    assert model.cache == 2 * 2 * 8 * 8  # keys and values of 2 layers, one head of 8, float64
+    assert (plan.prompt, plan.completion) == (max(map(len, trainer.prompts)), 6)
+    assert plan.rows == 32 == trainer.config.generation_rows  # no more than a batch has
+    assert memory.in_use + 1e8 < plan.have and memory.in_use > 1e8
 
 
 def make_memory(**changes) -> Memory:
-    values = {
-        "in_use": 10e9, "have": 80e9, "weights": 8e9, "gathered": 0.0, "gradients": 8e9, "moments": 16e9, "row": 0.1e9,
-        "rows": 200, "longest": 2000, "device": torch.device("cuda"), "processes": 1, "points": [(1000, 1e9), (9000, 5e9)],
-        "update_tokens": 16000,
+    head = Head(gradient=0.0, copy=0.0, product=0.0, logits=0.0, half=0.0, rows=1)
+    model = {
+        "weights": 8e9, "gradients": 8e9, "moments": 16e9, "kept": 0.5e6, "passing": 0.0, "reading": 0.0, "cache": 0.05e6,
+        "cache_layer": 0.0, "head": head, "tied": False, "vocabulary": 0,
     }  # fmt: skip
-    return Memory(**(values | changes))
+    plan = {
+        "have": 80e9, "other": 2e9, "share": 0.9, "prompt": 500, "completion": 1500, "copies": 2, "width": 0, "tokens": 16000,
+        "rows": 200,
+    }  # fmt: skip
+    memory = {"device": torch.device("cuda"), "processes": 1, "update_tokens": 16000}
+    for given in (model, plan, memory):
+        given.update(
+            {name: changes.pop(name) for name in list(changes) if name in given or name in ("gathered", "points")}
+        )
+    memory["points"] = model.pop("points", [])
+    return Memory(plan=MemoryPlan(model=MemoryModel(**model), **plan), **memory)
 
 
 def test_peaks_by_hand():
     memory = make_memory()
-    assert memory.activations == pytest.approx(5e9 + 7000 * 4e9 / 8000)  # half a megabyte a token
-    assert memory.updating == pytest.approx(10e9 + 8e9 + 16e9 + 8.5e9)
-    assert memory.sampling == pytest.approx(10e9 + 16e9 + 200 * 0.1e9)
-    assert memory.rows_that_fit == pytest.approx(350)
-    assert make_memory(update_tokens=9000).activations == make_memory(update_tokens=10).activations == 5e9
-    assert make_memory(points=[(1000, 1e9)]).activations == 16e9
-    assert make_memory(points=[]).activations == 0.0
-    noted = make_memory(points=[])
+    assert memory.in_use == 10e9
+    assert memory.activations == pytest.approx(8e9)  # half a megabyte a token
+    assert memory.updating == pytest.approx(10e9 + 8e9 + 16e9 + 8e9)
+    assert memory.sampling == pytest.approx(10e9 + 16e9 + 200 * 2000 * 0.05e6)
+    assert make_memory(update_tokens=0).activations == 0.0
+    # Noted: 20 GB at the peak, of which 10 in use and 8 of gradients; the model says 0.25 GB for 500 tokens.
+    noted = make_memory()
     noted.note(500, 20e9)
-    assert noted.points == [(500, 2e9)]
+    assert noted.points == [(500, 2e9)] and noted.correction == pytest.approx(8.0)
+    assert noted.activations == pytest.approx(8 * 8e9)
+    noted.note(9000, 10e9 + 8e9 + 3e9)  # the largest counts, and less than the model says is no reason to promise less
+    assert noted.correction == 1.0
+    noisy = make_memory(device=torch.device("cpu"), points=[(500, 2e9)])  # a process's memory is no measure of tensors
+    assert noisy.correction == 1.0
 
 
 def test_what_does_not_fit_is_told_with_numbers_that_do():
     config = TrainConfig()
     assert memory_section(config, make_memory()).verdict == "ok"
-    # Sampling takes 26 + 60 GB; 0.8 x 80 - 26 = 38 GB hold 380 completions.
+    # Sampling takes 26 GB and 0.1 GB a row; 0.9 x 80 - 26 = 46 GB hold 460 completions.
     tight = make_memory(rows=600)
     section = memory_section(config, tight)
     assert section.verdict == "stop" and "sampling needs 108%" in told(section)
-    assert "Try --generation_rows 380." in told(section)
-    assert make_memory(rows=380).sampling <= 0.8 * 80e9 < make_memory(rows=381).sampling
-    # An update of 34 + 40 GB; 30 GB are left for activations of 2.5 MB a token: 12,000 tokens.
-    large = make_memory(points=[(16000, 40e9)])
+    assert "Try --generation_rows 460." in told(section)
+    assert make_memory(rows=460).sampling <= 0.9 * 80e9 < make_memory(rows=461).sampling
+    # An update of 34 + 40 GB; 38 GB are left for activations of 2.5 MB a token: 15,200 tokens.
+    large = make_memory(kept=2.5e6)
     section = memory_section(config, large)
     assert section.verdict == "look" and "an update needs 92%" in told(section)
-    assert "Try --micro_batch_tokens 12000, or --gradient_checkpointing true." in told(section)
+    assert "Try --micro_batch_tokens 15200, or --gradient_checkpointing true." in told(section)
+    # The same where the model says half of what was measured.
+    section = memory_section(config, make_memory(kept=1.25e6, points=[(8000, 20e9)]))
+    assert "an update needs 92%" in told(section) and "--micro_batch_tokens 15200" in told(section)
+    assert "20 GB measured on 8,000" in told(section)
     # The weights' own state is too large: nothing but fewer trained or more machines helps.
     section = memory_section(config, make_memory(have=24e9))
     assert section.verdict == "stop" and "--lora_rank 16" in told(section) and "FSDP" in told(section)
@@ -465,7 +472,7 @@ def test_running_out_of_memory_is_a_finding(trainer, monkeypatch):
 
 
 def test_without_room_for_gradients_none_are_taken(trainer, monkeypatch):
-    monkeypatch.setattr(judge, "memory_before", lambda trainer: make_memory(have=9e9, row=0.0))
+    monkeypatch.setattr(judge, "memory_before", lambda trainer: make_memory(have=9e9, rows=0))
     sections = examined(trainer)
     assert sections["First update"].values["grad_norm"] is None
     assert sections["Memory"].verdict == "stop"

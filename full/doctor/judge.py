@@ -34,15 +34,16 @@ from full.doctor.measure import (
 )
 from full.errors import UserError
 from full.report.glossary import CLIPPED_MEANS
-from full.report.units import duration, size
 from full.trainer.batches import BatchPlan
+from full.trainer.memory import SHARE_OF_GPU
 from full.trainer.state import Trainer
+from full.units import duration, size
 
 COLORS = {"ok": palette.GREEN, "look": palette.ORANGE, "stop": palette.VERMILION}  # from good to bad
 
 
 # Shares of the memory there is: above the first a run may fail, above the second it will.
-TIGHT, FULL = 0.8, 0.95
+TIGHT, FULL = SHARE_OF_GPU, 1.0
 
 
 # Seconds above which a run is called long.
@@ -99,7 +100,7 @@ def diagnose(trainer: Trainer) -> Iterator[Section]:
     yield plan_section(config, trainer.plan, len(trainer.problems))
     memory, speed = memory_before(trainer), Speed()
     try:
-        drawn = draw(trainer, speed, rows_that_fit=memory.rows_that_fit)
+        drawn = draw(trainer, speed, rows_that_fit=memory.plan.rows_that_fit if memory.plan.rows else math.inf)
         yield samples_section(config, drawn)
         scored = compare_with_policy(trainer, drawn, speed)
         first = first_update(trainer, drawn, memory, speed, token_entropy=scored.token_entropy)
@@ -390,52 +391,58 @@ def alpha_range(config: TrainConfig, signals: Signals) -> tuple[float, float]:
 
 def memory_section(config: TrainConfig, memory: Memory, *, failure: str = "") -> Section:
     """The parts, the two peaks, what there is, and what to change where it does not fit."""
-    section = Section("Memory")
-    section.values = {**asdict(memory), "updating": memory.updating, "sampling": memory.sampling}
+    section, plan, model = Section("Memory"), memory.plan, memory.plan.model
+    section.values = {**asdict(plan), "points": memory.points, "update_tokens": memory.update_tokens}
+    section.values |= {"updating": memory.updating, "sampling": memory.sampling, "correction": memory.correction}
     machine = "GPU" if memory.device.type == "cuda" else "machine"
     each = " for each process" if memory.processes > 1 else ""
-    section.fact("in use", f"{size(memory.in_use)} when all is loaded, {size(memory.weights)} of it weights")
-    section.fact("optimiser", f"gradients {size(memory.gradients)}, Adam's moments {size(memory.moments)}")
-    if memory.points:
+    section.fact("in use", f"{size(memory.in_use)} when all is loaded, {size(model.weights)} of it weights")
+    section.fact("optimiser", f"gradients {size(model.gradients)}, Adam's moments {size(model.moments)}")
+    if memory.update_tokens:
         text = f"about {size(memory.activations)} for a micro-batch of {memory.update_tokens:,} tokens"
-        most = max(tokens for tokens, _ in memory.points)
-        scaled = f" (measured on {most:,})" if most < memory.update_tokens else ""
-        section.fact("activations", text + scaled)
-    rows = f"{size(memory.rows * memory.row)} for {memory.rows:,} completions of up to {memory.longest:,} tokens"
-    section.fact("sampling", rows if memory.row else "vLLM's share, taken when it was loaded")
+        if memory.points:
+            tokens, measured = max(memory.points)
+            text += f"; {size(measured)} measured on {tokens:,}"
+        section.fact("activations", text)
+    longest = plan.prompt + plan.completion
+    beyond = size(memory.sampling - plan.other - model.resting)
+    rows = f"{beyond} for {plan.rows:,} completions of up to {longest:,} tokens"
+    section.fact("sampling", rows if plan.rows else "another engine's memory")
     section.fact(
         "at most",
         f"about {size(memory.updating)} in an update, {size(memory.sampling)} while sampling; the {machine} has "
-        f"{size(memory.have)}{each}",
+        f"{size(plan.have)}{each}",
     )
     if failure:
         section.look(f"out of memory: {failure}. {less_memory(config, memory)}", stop=True)
     for what, need in (("an update", memory.updating), ("sampling", memory.sampling)):
-        if need > TIGHT * memory.have:
+        if need > TIGHT * plan.have:
             section.look(
-                f"{what} needs {need / memory.have:.0%} of what there is. {less_memory(config, memory, what)}",
-                stop=need > FULL * memory.have,
+                f"{what} needs {need / plan.have:.0%} of what there is. {less_memory(config, memory, what)}",
+                stop=need > FULL * plan.have,
             )
     return section
 
 
 def less_memory(config: TrainConfig, memory: Memory, what: str = "") -> str:
     """What to change, the cheapest first: of an update, of sampling or, not knowing, of both."""
-    target, state = TIGHT * memory.have, memory.in_use + memory.moments
+    plan, model = memory.plan, memory.plan.model
+    room = TIGHT * plan.have - plan.other
     advice = []
-    if what != "an update" and memory.row:
-        fit = int((target - state - memory.gathered) / memory.row)
-        if 1 <= fit < memory.rows:
+    if what != "an update" and plan.rows:
+        fit = model.rows_that_fit(room, plan.prompt, plan.completion, copies=plan.copies)
+        if 1 <= fit < plan.rows:
             advice.append(f"--generation_rows {fit}")
     if what != "sampling":
-        fit = int((target - state - memory.gradients) * memory.update_tokens / max(memory.activations, 1.0))
-        if memory.longest <= fit < memory.update_tokens:
+        state = model.resting + model.gradients
+        fit = model.tokens_that_fit(state + (room - state) / memory.correction, plan.width)
+        if plan.prompt + plan.completion <= fit < memory.update_tokens:
             advice.append(f"--micro_batch_tokens {fit}")
-        if not config.gradient_checkpointing and target > state + memory.gradients:
+        if not config.gradient_checkpointing and room > state:
             advice.append("--gradient_checkpointing true")
     if not advice:
         advice += ["--lora_rank 16, which needs neither gradients nor moments of the weights"] * (not config.lora_rank)
-        advice += ["several GPUs that share the weights (FSDP)"] * (not memory.gathered)
+        advice += ["several GPUs that share the weights (FSDP)"] * (not model.gathered)
         advice += ["a smaller model"]
     return f"Try {', or '.join(advice)}."
 

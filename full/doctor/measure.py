@@ -8,12 +8,10 @@ import contextlib
 import copy
 import dataclasses
 import math
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import psutil
@@ -28,6 +26,7 @@ from full.engines import find_engine
 from full.engines.base import Samples
 from full.logprobs.packing import micro_batches
 from full.rewards.answers import final_answer
+from full.trainer.memory import MemoryPlan, memory_of
 from full.trainer.rollout import Rollout, make_rollout, reward_groups, sample_groups, score_now
 from full.trainer.sharding import clip, whole_weights
 from full.trainer.state import Trainer
@@ -38,10 +37,6 @@ PROBE, WHOLE_BATCH, SAMPLING, SCORING, UPDATE = 3.0, 6.0, 22.0, 4.0, 12.0
 
 
 FEW_PROMPTS = 4  # sampled over all processes where a whole batch would take too long
-
-
-# Bytes that a step of generate holds for each row and entry of the vocabulary: float64 logarithms, probabilities, sums.
-SAMPLING_BYTES = 40
 
 
 @dataclass
@@ -271,7 +266,7 @@ def first_update(
     known = (loss.item(), alpha, kl_old(batch).item(), signals, made_up)
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
         return FirstUpdate(*known, None, 0, "DeepSpeed knows the norm only once it has taken a step")
-    if largest(trainer, float(memory.in_use + memory.gradients > memory.have)):
+    if largest(trainer, float(memory.in_use + memory.plan.model.gradients > memory.plan.have)):
         return FirstUpdate(*known, None, 0, "there is no room for the gradients")
 
     def push(some: Rollout, weights: Tensor, keep: Sequence[int]) -> float:
@@ -306,96 +301,65 @@ def first_update(
 
 @dataclass
 class Memory:
-    """Bytes on this process's device (on a CPU its resident memory), and what is to come.
+    """What the run's memory plan says, and what was measured beside it.
 
-    in_use: when everything is loaded.
-    have: all that this process may take.
-    gathered: other processes' weights, which sampling needs.
-    row: of one completion while sampling.
+    plan: of the trainer, see `MemoryPlan`.
+    device: where it runs; processes: how many there are.
     points: (tokens of the largest micro-batch, bytes beyond those in use and the gradients) of every update measured.
-    update_tokens: of a micro-batch in the run.
+    update_tokens: of a micro-batch in the run, at these lengths.
     """
 
-    in_use: float
-    have: float
-    weights: float
-    gathered: float
-    gradients: float
-    moments: float
-    row: float
-    rows: int
-    longest: int
+    plan: MemoryPlan
     device: torch.device
     processes: int
     points: list[tuple[int, float]] = field(default_factory=list)
     update_tokens: int = 0
 
     @property
+    def in_use(self) -> float:
+        """Bytes when everything is loaded."""
+        return self.plan.other + self.plan.model.weights
+
+    @property
     def activations(self) -> float:
-        """Bytes of a micro-batch in the run: on a line through what was measured."""
-        if not self.points:
+        """Bytes of a micro-batch in the run, by the model; on a GPU, which measures exactly, never less than was measured."""
+        if not self.update_tokens:
             return 0.0
-        (low, base), (high, top) = self.points[0], self.points[-1]
-        if high <= low:
-            return top * max(1.0, self.update_tokens / high)
-        return top + max(0.0, (top - base) / (high - low)) * max(0, self.update_tokens - high)
+        return self._modelled(self.update_tokens) * self.correction
+
+    @property
+    def correction(self) -> float:
+        """Measured over modelled activations of the largest update measured; 1 where the model says more, and on a CPU."""
+        if not self.points or self.device.type != "cuda":
+            return 1.0
+        tokens, measured = max(self.points)
+        return max(1.0, measured / self._modelled(tokens))
+
+    def _modelled(self, tokens: int) -> float:
+        return self.plan.model.activations(tokens, min(self.plan.width, tokens))
 
     @property
     def updating(self) -> float:
         """The most that an update holds."""
-        return self.in_use + self.gradients + self.moments + self.activations
+        model = self.plan.model
+        return self.plan.other + model.resting + max(model.gradients + self.activations, model.gradients + model.spare)
 
     @property
     def sampling(self) -> float:
         """The most that sampling holds: no gradients then, but every completion's keys and values."""
-        return self.in_use + self.moments + self.gathered + self.rows * self.row
-
-    @property
-    def rows_that_fit(self) -> float:
-        """Completions that can be sampled at once here and now, with half of what is free kept free."""
-        return 0.5 * (self.have - self.in_use - self.gathered) / self.row if self.row else math.inf
+        return self.plan.sampling
 
     def note(self, tokens: int, peak: float) -> None:
         """Take the peak of an update."""
-        self.points.append((tokens, max(0.0, peak - self.in_use - self.gradients)))
+        self.points.append((tokens, max(0.0, peak - self.in_use - self.plan.model.gradients)))
 
 
 def memory_before(trainer: Trainer) -> Memory:
     """What is known when everything is loaded and nothing has run."""
-    config, accelerator = trainer.config, trainer.accelerator
-    trained, weights, missing = 0, 0, 0
-    for parameter in trainer.policy.parameters():
-        here = (
-            parameter.to_local() if hasattr(parameter, "to_local") else parameter
-        )  # its part, where weights are sharded
-        everywhere = getattr(parameter, "ds_numel", parameter.numel())  # ZeRO-3 leaves an empty tensor in its place
-        weights += here.nbytes
-        trained += here.nbytes * parameter.requires_grad
-        missing += everywhere - here.numel()
-    if accelerator.distributed_type == DistributedType.DEEPSPEED:  # which cuts gradients and moments among processes
-        trained = (weights + 4 * missing) // accelerator.num_processes
-    longest = max(map(len, trainer.prompts)) + config.max_completion_tokens
-    cache = cache_bytes(trainer)
-    in_use, have = memory_of(
-        accelerator.device, accelerator.num_processes
-    )  # after a pass: weights are read when needed
-    samples_here = find_engine(config.engine).samples_with_policy
-    row = cache * longest + SAMPLING_BYTES * trainer.model.config.vocab_size if samples_here else 0.0
-    batch = trainer.plan.local_completions
-    evaluated = -(-len(trainer.held_out) // accelerator.num_processes) * config.eval_samples
-    return Memory(
-        in_use=in_use,
-        have=have,
-        weights=weights,
-        gathered=missing * (2 if accelerator.mixed_precision == "bf16" else 4),
-        gradients=trained,
-        moments=2 * trained,
-        row=row,
-        rows=min(config.generation_rows, max(batch, evaluated)),
-        longest=longest,
-        device=accelerator.device,
-        processes=accelerator.num_processes,
-    )
+    accelerator, plan = trainer.accelerator, trainer.memory
+    in_use, have = memory_of(accelerator.device, accelerator.num_processes)
+    plan = dataclasses.replace(plan, have=have, other=max(0.0, in_use - plan.model.weights))
+    return Memory(plan=plan, device=accelerator.device, processes=accelerator.num_processes)
 
 
 def estimate(trainer: Trainer, drawn: Drawn, speed: Speed) -> dict[str, float]:
@@ -507,28 +471,3 @@ def peak_memory(device: torch.device) -> Iterator[Callable[[], float]]:
     finally:
         done.set()
         watcher.join()
-
-
-def memory_of(device: torch.device, processes: int) -> tuple[float, float]:
-    """(bytes this process uses now, bytes it may use in all); a CPU's memory is shared among its processes."""
-    if device.type == "cuda":
-        free = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
-        return float(torch.cuda.memory_allocated(device)), float(free)
-    resident = psutil.Process().memory_info().rss
-    sharers = int(os.environ.get("LOCAL_WORLD_SIZE", processes))
-    have = resident + psutil.virtual_memory().available / sharers
-    with contextlib.suppress(OSError, ValueError):  # a container's limit, where there is one
-        have = min(have, int(Path("/sys/fs/cgroup/memory.max").read_text()) / sharers)
-    return float(resident), have
-
-
-@torch.no_grad()
-def cache_bytes(trainer: Trainer) -> float:
-    """Bytes of keys and values per token and completion, as the model makes them here."""
-    model, ids, was_training = trainer.model, trainer.prompts[0][:8], trainer.model.training
-    model.eval()  # with gradient checkpointing a training model keeps no cache
-    with whole_weights(trainer.policy), trainer.accelerator.autocast():
-        inputs = torch.tensor([ids], device=trainer.accelerator.device)
-        layers = getattr(model, model.base_model_prefix)(input_ids=inputs, use_cache=True).past_key_values.layers
-    model.train(was_training)
-    return sum(layer.keys.nbytes + layer.values.nbytes for layer in layers) / len(ids)

@@ -5,8 +5,8 @@ import time
 from collections.abc import Sequence
 
 from full.doctor.judge import COLORS, NotReady, Section, diagnose, worst
-from full.report.units import duration
 from full.trainer.state import Trainer
+from full.units import duration
 
 
 def examine(trainer: Trainer) -> None:

@@ -81,11 +81,17 @@ class ChunkedLogps(torch.autograd.Function):
         matrix = weight.to(ctx.compute)
         for rows in _chunks(len(hidden), len(weight), device):
             logits = _logits(hidden[rows], matrix, bias, ctx.compute, temperature)
-            normalizers[rows] = logits.logsumexp(-1)
-            logps[rows] = logits.gather(-1, targets[rows, None]).squeeze(-1) - normalizers[rows]
+            logps[rows] = logits.gather(-1, targets[rows, None]).squeeze(-1)
             if with_entropy:
+                normalizers[rows] = logits.logsumexp(-1)
                 p = torch.exp(logits - normalizers[rows, None])
                 entropies[rows] = normalizers[rows] - p.mul_(logits).sum(-1)
+                del p
+            else:  # the same in place: logsumexp makes another chunk on the way
+                largest = logits.amax(-1, keepdim=True)
+                normalizers[rows] = logits.sub_(largest).exp_().sum(-1).log_().add_(largest.squeeze(-1))
+            logps[rows] -= normalizers[rows]
+            del logits  # before the next chunk's are there
         ctx.save_for_backward(hidden, weight, bias, targets, normalizers)
         ctx.mark_non_differentiable(entropies)
         return logps, entropies
@@ -115,11 +121,17 @@ class ChunkedLogps(torch.autograd.Function):
                     grad_weight += slope.T @ hidden[rows].to(ctx.compute)
             if grad_bias is not None:
                 grad_bias += slope.sum(0)
+            del slope
         return grad_hidden, None if grad_weight is None else grad_weight.to(weight.dtype), grad_bias, None, None, None
 
 
+def chunk_rows(vocabulary: int, device: str) -> int:
+    """Tokens of a chunk on a device of this type."""
+    return max(1, (CHUNK_ELEMENTS_CUDA if device == "cuda" else CHUNK_ELEMENTS) // vocabulary)
+
+
 def _chunks(tokens: int, vocabulary: int, device: str) -> list[slice]:
-    step = max(1, (CHUNK_ELEMENTS_CUDA if device == "cuda" else CHUNK_ELEMENTS) // vocabulary)
+    step = chunk_rows(vocabulary, device)
     return [slice(start, min(start + step, tokens)) for start in range(0, tokens, step)]
 
 

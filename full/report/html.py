@@ -44,9 +44,9 @@ from full.report.curves import (
     evaluations,
 )
 from full.report.statistics import moved, verdict
-from full.report.units import duration, size
 from full.runs import RunFolder, RunRecord, read_run
 from full.trainer.batches import BatchPlan
+from full.units import duration, size
 
 HERE = Path(__file__).parent
 

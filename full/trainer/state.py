@@ -33,6 +33,7 @@ from full.models.origin import model_origin
 from full.rewards.rewards import Rewarder
 from full.runs import RunFolder
 from full.trainer.batches import BatchPlan
+from full.trainer.memory import SIZES, MemoryPlan, plan_memory
 from full.trainer.sharding import prepare, whole_weights
 
 
@@ -48,6 +49,7 @@ class Trainer:
     model: the language model.
     policy: the same, wrapped for training.
     pair_cost: see `attention_pair_cost`.
+    memory: what the run takes.
     generation: the generation_config that the model came with.
     """
 
@@ -70,6 +72,7 @@ class Trainer:
     schedule: Schedule
     engine: Engine
     rewarder: Rewarder
+    memory: MemoryPlan
     generation: Any = None
 
     def evaluate(self) -> dict[str, Any]:
@@ -125,6 +128,11 @@ def set_up(
     check_model(model, prompts, config, pair_cost)
     if find_engine(config.engine).samples_with_policy:
         check_sampling(model, tokenizer, prompts[0], config.model)
+    batch = max(plan.local_completions, -(-len(held_out) // plan.processes) * (1 + config.eval_samples))
+    asked = {name for name in SIZES if not getattr(config, name)}
+    every_prompt = [*prompts, *held_out_prompts]
+    config, memory = plan_memory(config, model, accelerator, prompts=every_prompt, batch=batch, pair_cost=pair_cost)
+    say(memory.line(asked))
     optimizer = torch.optim.AdamW(
         [p for p in model.parameters() if p.requires_grad],
         lr=config.lr,
@@ -156,6 +164,7 @@ def set_up(
         schedule=schedule,
         engine=make_engine(config, model, tokenizer, model_name, accelerator),
         rewarder=rewarder,
+        memory=memory,
         generation=generation,
     )
 

@@ -148,6 +148,7 @@ def push_coefficients(trainer: Trainer, mini: Rollout, coef: Tensor) -> dict[str
         with accelerator.no_sync(policy) if alone else contextlib.nullcontext(), accelerator.autocast():
             logps = policy(*rows.inputs, temperature=config.temperature)
             backward(accelerator, (rows.spread(weights) * logps).sum(), last=number == passes)
+            del logps  # with gradient checkpointing its graph still holds every layer's input
     padding, cells = sum(m.num_padding for m in micro), sum(m.input_ids.numel() for m in micro)
     sums = torch.tensor([len(keep), len(mini.prompts), padding, cells], device=accelerator.device)
     kept, total, padding, cells = accelerator.reduce(sums, reduction="sum").tolist()

@@ -1,0 +1,367 @@
+"""The memory model against the bytes that the trainer's own functions allocate, and what fits by it."""
+
+import contextlib
+import dataclasses
+import math
+from functools import cache
+from types import SimpleNamespace
+
+import pytest
+import torch
+import yaml
+from accelerate.utils import DistributedType
+
+import full.engines.hf as hf
+import full.trainer.memory as memory_module
+from full import train
+from full.config import TrainConfig, parse_config
+from full.logprobs import lm_head
+from full.logprobs.packing import attention_pair_cost, micro_batches, pack
+from full.logprobs.tokens import Policy
+from full.models.adapters import add_adapters
+from full.trainer.memory import (
+    SHARE_OF_GPU,
+    Head,
+    MemoryModel,
+    MemoryPlan,
+    choose_sizes,
+    kept_bytes,
+    memory_model,
+    round_down,
+    widest_row,
+)
+from full.trainer.update import push_coefficients
+from tests.fakes import LiveBytes, fake_qwen3
+from tests.helpers import metrics_without_times, save_small_model, small_model, small_run
+
+KINDS = {
+    "full": {},
+    "checkpointing": {"checkpointing": True},
+    "LoRA": {"lora_rank": 16},
+    "LoRA, checkpointing": {"lora_rank": 16, "checkpointing": True},
+}
+
+
+class OneProcess:
+    """As much of an Accelerator as an update needs, on a CPU."""
+
+    device, num_processes, process_index = torch.device("cpu"), 1, 0
+    is_fsdp2, distributed_type = False, DistributedType.NO
+
+    def __init__(self, half: torch.dtype | None) -> None:
+        self.half = half
+
+    def autocast(self):
+        return torch.autocast("cpu", self.half) if self.half else contextlib.nullcontext()
+
+    def no_sync(self, policy):
+        return contextlib.nullcontext()
+
+    def gather(self, tensor):
+        return tensor
+
+    def reduce(self, tensor, reduction):
+        return tensor
+
+    def backward(self, loss):
+        loss.backward()
+
+
+def measure_update(model, *, tokens: int, prompt: int, completion: int, half=torch.bfloat16):
+    """(peak of an update of two micro-batches, by the trainer's own function; peak of AdamW's step; the micro-batches'
+    tokens; their rows' width)."""
+    group, pair_cost = 6, attention_pair_cost(model)
+    count = 2 * (tokens // (prompt + completion)) + 1
+    mini = SimpleNamespace(
+        prompts=[[1 + i // group] * prompt for i in range(count)],
+        completions=[[1] * (completion - i % 3) for i in range(count)],
+    )
+    options = {"device": torch.device("cpu"), "pair_cost": pair_cost}
+    cut = [rows.input_ids for rows in micro_batches(mini.prompts, mini.completions, tokens, **options)]
+    assert len(cut) > 1
+    trainer = SimpleNamespace(
+        config=TrainConfig(micro_batch_tokens=tokens),
+        accelerator=OneProcess(half),
+        policy=Policy(model),
+        pair_cost=pair_cost,
+    )
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=1e-6, fused=True)
+    with LiveBytes(model.parameters()) as live:
+        push_coefficients(trainer, mini, torch.ones(count, completion))
+        update, live.peak = live.peak, live.now
+        optimizer.step()
+    return update, live.peak, max(ids.numel() for ids in cut), max(ids.shape[1] for ids in cut)
+
+
+def first_update(memory: MemoryModel, tokens: int, width: int) -> float:
+    """What the model says of an update before there are moments, as a dispatch mode counts it.
+
+    Under one, autograd adds the two gradients of a tied weight into a third tensor; in a run it adds in place.
+    """
+    third = memory.head.gradient * memory.tied
+    end = memory.resting + memory.gradients + memory.copies + 2 * third
+    return max(memory.updating(tokens, width), end + third) - memory.moments
+
+
+def measure_sampling(model, monkeypatch, *, rows: int, prompt: int, completion: int, half=torch.bfloat16) -> float:
+    """Peak of the sampler at the end of its longest completions; long prompts fill the cache in their place."""
+
+    def draw(logits, *args):  # counted, and then what a fake tensor cannot say
+        real_draw(logits, *args)
+        return torch.ones(len(logits), dtype=torch.long), *torch.zeros(2, len(logits))
+
+    real_draw, filled = hf.draw, prompt + completion - 2
+    sampler = hf.Sampler(model, SimpleNamespace(pad_token_id=0, eos_token_id=2), 0, 1.0, 2, rows)
+    prompts = [
+        [1] * (filled - i % 2) for i in range(rows)
+    ]  # two distinct ones, of two lengths, so that there is a mask
+    with monkeypatch.context() as patch, OneProcess(half).autocast(), LiveBytes(model.parameters()) as live:
+        patch.setattr(hf, "draw", draw)
+        sampler.sample(prompts, [(0, 0, i) for i in range(rows)])
+    return live.peak
+
+
+@cache
+def extrapolated(shape: str, layers: int = 28, **options) -> MemoryModel:
+    """The memory model of so many layers from those of two and three: every part is constant or grows with the layers."""
+    two, three = (
+        memory_model(fake_qwen3(shape, layers=n, **options), autocast=torch.bfloat16, device="cuda") for n in (2, 3)
+    )
+    values = {f.name: getattr(two, f.name) for f in dataclasses.fields(two)}
+    growth = {name: getattr(three, name) - value for name, value in values.items() if isinstance(value, float | int)}
+    return dataclasses.replace(two, **{name: values[name] + (layers - 2) * more for name, more in growth.items()})
+
+
+# A GPU's run in fake tensors: the trainer's own functions, bfloat16 autocast, the real vocabulary
+
+
+@pytest.fixture
+def chunks_of_a_gpu(monkeypatch):
+    """The LM head takes as many tokens at once as on a GPU."""
+    monkeypatch.setattr(lm_head, "CHUNK_ELEMENTS", lm_head.CHUNK_ELEMENTS_CUDA)
+
+
+@pytest.mark.parametrize("shape", ["0.6B", "1.7B"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_an_update_allocates_on_a_gpu(chunks_of_a_gpu, shape, kind):
+    model = fake_qwen3(shape, layers=3, **KINDS[kind])
+    memory = memory_model(model, autocast=torch.bfloat16, device="cuda")
+    update, step, tokens, width = measure_update(model, tokens=8192, prompt=300, completion=700)
+    assert first_update(memory, tokens, width) == pytest.approx(update, rel=0.03)
+    assert memory.stepping == pytest.approx(step, rel=0.01)
+
+
+@pytest.mark.parametrize(("shape", "options"), [("0.6B", {}), ("1.7B", {}), ("1.7B", {"lora_rank": 16})])
+def test_what_sampling_allocates_on_a_gpu(monkeypatch, shape, options):
+    model = fake_qwen3(shape, layers=3, **options)
+    memory = memory_model(model, autocast=torch.bfloat16, device="cuda")
+    for rows, prompt, completion in ((96, 500, 1280), (200, 10, 30)):  # the cache decides, the vocabulary decides
+        measured = measure_sampling(model, monkeypatch, rows=rows, prompt=prompt, completion=completion)
+        assert memory.sampling(rows, prompt, completion, prompts=2) - memory.moments == pytest.approx(
+            measured, rel=0.05
+        )
+
+
+def test_reading_many_prompts_can_take_more_than_writing_short_answers(monkeypatch):
+    model = fake_qwen3("0.6B", layers=2, vocab_size=1000)
+    memory = memory_model(model, autocast=torch.bfloat16, device="cuda")
+    sampler = hf.Sampler(model, SimpleNamespace(pad_token_id=0, eos_token_id=2), 0, 1.0, 1, 48)
+    monkeypatch.setattr(hf, "draw", lambda logits, *_: (torch.ones(48, dtype=torch.long), *torch.zeros(2, 48)))
+    with torch.autocast("cpu", torch.bfloat16), LiveBytes(model.parameters()) as live:
+        sampler.sample([[i + 1] * (500 - i % 2) for i in range(48)], [(0, 0, i) for i in range(48)])
+    assert memory.sampling(48, 500, 1) - memory.moments == pytest.approx(live.peak, rel=0.05)
+    assert memory.sampling(48, 500, 1) > 1.5 * memory.sampling(48, 500, 1, prompts=2)
+
+
+def plan_for(memory: MemoryModel, gigabytes: float, **changes) -> tuple[TrainConfig, MemoryPlan]:
+    """The paper's run with the longest prompts and completions it allows, on a GPU of so much memory; 0 is what fits."""
+    config = TrainConfig(**changes)
+    prompt, completion, group = config.max_prompt_tokens, config.max_completion_tokens, config.group_size
+    plan = MemoryPlan(
+        model=memory,
+        have=gigabytes * 1e9,
+        other=0.0,
+        share=SHARE_OF_GPU,
+        prompt=prompt,
+        completion=completion,
+        copies=2,
+        width=widest_row(prompt, completion, group, 8.1e-5),
+        tokens=0,
+        rows=1,
+    )
+    config = choose_sizes(config, plan, device="cuda", batch=1000)
+    return config, dataclasses.replace(plan, tokens=config.micro_batch_tokens, rows=config.generation_rows)
+
+
+@pytest.mark.parametrize("shape", ["0.6B", "1.7B"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_chosen_for_80_gb_stays_below_72(shape, kind):
+    config, plan = plan_for(extrapolated(shape, **KINDS[kind]), 80)
+    assert 1024 <= config.micro_batch_tokens <= 16384 and 8 <= config.generation_rows <= 1000
+    assert plan.updating <= 72e9 and plan.sampling <= 72e9 and plan.peak == max(plan.updating, plan.sampling)
+
+
+def test_the_papers_run_stays_below_72_gb_by_what_it_allocates(chunks_of_a_gpu, monkeypatch):
+    memory = extrapolated("1.7B")
+    config, plan = plan_for(memory, 80)
+    tokens, rows = config.micro_batch_tokens, config.generation_rows
+    assert tokens > 8000 and rows >= 96  # no less than was found by hand
+    updates, samplings = [], []
+    for layers in (2, 3, 4):
+        model = fake_qwen3("1.7B", layers=layers)
+        updates.append(measure_update(model, tokens=tokens, prompt=100, completion=1280)[0])
+        samplings.append(measure_sampling(model, monkeypatch, rows=rows, prompt=1024, completion=1280))
+    for two, three, four in (updates, samplings):
+        assert four - three == pytest.approx(three - two, rel=0.01)  # so a line leads to 28 layers
+        peak = two + 26 * (four - two) / 2 + memory.moments
+        assert peak < 72e9
+        assert peak == pytest.approx(plan.updating if two == updates[0] else plan.sampling, rel=0.1)
+    assert plan.model.stepping < 72e9
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", ["0.6B", "1.7B"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_all_layers_stay_below_72_gb(chunks_of_a_gpu, monkeypatch, shape, kind):
+    model = fake_qwen3(shape, **KINDS[kind])
+    memory = memory_model(model, autocast=torch.bfloat16, device="cuda")
+    config, plan = plan_for(memory, 80)
+    line = extrapolated(shape, **KINDS[kind])
+    for field in ("weights", "gradients", "copies", "copies_sampling", "kept", "kept_pair", "passing", "cache"):
+        assert getattr(line, field) == pytest.approx(getattr(memory, field), rel=1e-9), field
+    update, step, tokens, width = measure_update(model, tokens=config.micro_batch_tokens, prompt=100, completion=1280)
+    assert first_update(memory, tokens, width) == pytest.approx(update, rel=0.05)
+    assert max(update + memory.moments, step) < 72e9
+    model.eval()
+    measured = measure_sampling(model, monkeypatch, rows=config.generation_rows, prompt=1024, completion=1280)
+    assert plan.sampling - memory.moments == pytest.approx(measured, rel=0.1) and measured + memory.moments < 72e9
+
+
+# Real tensors on a CPU
+
+
+CPU_SHAPES = {
+    "deep": {
+        "hidden_size": 128,
+        "intermediate_size": 384,
+        "num_hidden_layers": 6,
+        "num_attention_heads": 4,
+        "head_dim": 32,
+    },
+    "wide": {
+        "hidden_size": 256,
+        "intermediate_size": 512,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "head_dim": 64,
+    },
+    "vocabulary": {"hidden_size": 64, "intermediate_size": 128, "vocab_size": 30_000},
+    "untied": {"hidden_size": 64, "intermediate_size": 256, "vocab_size": 8_000, "tie_word_embeddings": False},
+}
+
+
+@pytest.mark.parametrize("name", CPU_SHAPES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_a_run_on_a_cpu_allocates(monkeypatch, name, kind):
+    model = small_model(dtype=torch.float32, **CPU_SHAPES[name])
+    if "lora_rank" in KINDS[kind]:
+        add_adapters(model, 16)
+    if "checkpointing" in KINDS[kind]:
+        model.activation_checkpointing_enable({"use_reentrant": False})
+        model.train()
+    else:
+        model.eval()
+    memory = memory_model(model, autocast=None, device="cpu")
+    update, step, tokens, width = measure_update(model, tokens=1024, prompt=10, completion=90, half=None)
+    assert first_update(memory, tokens, width) == pytest.approx(update, rel=0.1)
+    assert memory.stepping == pytest.approx(step, rel=0.02)
+    measured = measure_sampling(model.eval(), monkeypatch, rows=32, prompt=30, completion=70, half=None)
+    assert memory.sampling(32, 30, 70, prompts=2) - memory.moments == pytest.approx(measured, rel=0.1)
+
+
+def test_what_a_token_keeps_by_hand():
+    # An embedding, a norm and a head in float64: one layer less tells what a layer keeps.
+    one, two = (kept_bytes(small_model(num_hidden_layers=n).eval(), None) for n in (1, 2))
+    assert two[2] == two[0] and one[1] == two[1] / 2 > 0  # no checkpointing; a mask a layer
+    # With checkpointing a layer keeps its input alone: 16 numbers of 8 bytes.
+    models = [small_model(num_hidden_layers=n) for n in (1, 2)]
+    for model in models:
+        model.activation_checkpointing_enable({"use_reentrant": False})
+        model.train()
+    (first, _, _), (second, _, whole) = (kept_bytes(model, None) for model in models)
+    assert second - first == 16 * 8
+    assert whole == two[0] and model.training
+
+
+def test_sums_by_hand():
+    head = Head(gradient=4.0, copy=2.0, product=1.0, logits=40.0, half=20.0, rows=10)
+    assert head.peak(5) == 2 + 4 + max(20 + 10, 10 + 1) and head.peak(100) == 2 + 4 + 60
+    memory = MemoryModel(
+        weights=10.0, gradients=8.0, moments=16.0, buckets=8.0, spare=3.0, copies=5.0, copies_sampling=6.0, kept=2.0,
+        kept_pair=0.5, passing=1.0, reading=7.0, cache=3.0, cache_layer=1.0, head=head, tied=True, vocabulary=0,
+    )  # fmt: skip
+    assert memory.resting == 34 and memory.stepping == 34 + 8 + 3
+    assert memory.activations(10, 4) == 5 + (2 + 2) * 10 + max(66, 4 + 10)
+    assert memory.updating(10, 4) == 34 + 8 + 5 + 40 + 66
+    assert memory.updating(10, 4, micro_batches=1) == 34 + 5 + 40 + 66
+    assert memory.updating(0) == 34 + 8 + 5 + 2 * 4  # the gradients of a tied weight wait for each other
+    assert memory.sampling(5, 10, 200) == 34 + 6 + 5 * (210 * 3 + 210 * 1)
+    assert memory.sampling(5, 100, 1) == 34 + 6 + 5 * 100 * (3 + 7 + 100)
+    assert memory.sampling(5, 100, 1, prompts=1) == 34 + 6 + max(100 * 110, 5 * 101 * 4)
+    fitting = memory.tokens_that_fit(1000.0, 4)
+    assert memory.updating(fitting, 4) <= 1000 < memory.updating(fitting + 1, 4)
+    rows = memory.rows_that_fit(10_000.0, 10, 20)
+    assert memory.sampling(rows, 10, 20) <= 10_000 < memory.sampling(rows + 1, 10, 20)
+    assert memory.tokens_that_fit(10.0) == memory.rows_that_fit(10.0, 1, 1) == 0
+
+
+def test_how_wide_a_row_gets():
+    # Found by packing itself: groups of six with completions of every length.
+    for prompt in (20, 150, 520):
+        for cost in (1e-3, 8.1e-5):
+            for length in (10, 50, 200, 700):
+                prompts, completions = [[1] * prompt] * 6, [[1] * length] * 6
+                widest = max(prompt + length * len(row) for row in pack(range(6), prompts, completions, 10**6, cost))
+                assert widest <= widest_row(prompt, length, 6, cost)
+    assert widest_row(20, 700, 6, math.inf) == 720  # one completion a row
+    assert widest_row(20, 5, 6, 1e-9) == 20 + 6 * 5  # the whole group
+
+
+def test_a_number_that_was_given_stays_and_a_zero_becomes_what_fits():
+    memory = extrapolated("1.7B")
+    given, _ = plan_for(memory, 80, micro_batch_tokens=77, generation_rows=5)
+    assert (given.micro_batch_tokens, given.generation_rows) == (77, 5)
+    config, _ = plan_for(memory, 80)
+    assert config.micro_batch_tokens % 256 == 0 and config.generation_rows % 8 == 0
+    again, _ = plan_for(memory, 80.002)  # a few megabytes more or less change nothing
+    assert again == config
+    small, plan = plan_for(
+        memory, 16
+    )  # where nothing fits, as little as can be tried; the doctor says that it does not
+    assert (small.micro_batch_tokens, small.generation_rows) == (1, 1) and plan.peak > 16e9
+    assert round_down(100, 256) == 100 and round_down(700, 256) == 512
+    config = choose_sizes(TrainConfig(), dataclasses.replace(plan, have=1e12), device="cpu", batch=1000)
+    assert (config.micro_batch_tokens, config.generation_rows) == (2048, 96)  # no faster beyond, on a CPU
+    vllm = choose_sizes(TrainConfig(), dataclasses.replace(plan, rows=0), device="cuda", batch=50)
+    assert vllm.generation_rows == 50
+
+
+def test_a_run_writes_what_it_chose_and_goes_on_with_it(tmp_path, capsys, monkeypatch):
+    model = save_small_model(tmp_path / "model")
+    train.main(small_run(model, tmp_path / "run", steps=1, eval_problems=10))
+    told = capsys.readouterr().out
+    # 8 prompts x 4 completions here, 10 x (1 greedy + 1 sampled) there: no more rows than that are ever wanted.
+    assert "memory: micro_batch_tokens 2048 (what fits), generation_rows 32 (what fits): at most about " in told
+    written = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert (written["micro_batch_tokens"], written["generation_rows"]) == (2048, 32)
+    resumed, _ = parse_config(["--resume", str(tmp_path / "run")])
+    assert (resumed.micro_batch_tokens, resumed.generation_rows) == (2048, 32)
+    # With less memory the numbers are smaller, and the run is the same but for rounding.
+    monkeypatch.setattr(memory_module, "memory_of", lambda device, processes: (1e9, 2e9 + 6e5))
+    train.main(small_run(model, tmp_path / "tight", steps=1, eval_problems=10))
+    assert "micro_batch_tokens 2048 (what fits)" not in capsys.readouterr().out
+    tight = yaml.safe_load((tmp_path / "tight" / "config.yaml").read_text())
+    assert 1 <= tight["generation_rows"] < 32 and 1 <= tight["micro_batch_tokens"] < 2048
+    (a,), (b,) = (metrics_without_times(tmp_path / name) for name in ("run", "tight"))
+    assert [b[name] for name in ("loss", "grad_norm")] == pytest.approx([a[name] for name in ("loss", "grad_norm")])
