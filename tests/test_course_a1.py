@@ -11,7 +11,7 @@ import torch
 import apo_edu
 from tests.course_samples import FOLDER
 from toys.course import Student, check, handout, load
-from toys.course.a1 import log_probs
+from toys.course.a1 import _candidates, log_probs, show_digits
 from toys.course.judging import judge
 from toys.course.notebook import student_version
 
@@ -320,6 +320,29 @@ def test_the_shares_that_the_messages_name():
     weights = [apo_edu.box_cox(log_q - log_p, alpha) for alpha in (0.0, 0.02)]
     for limit, value in (gradients, weights):
         assert 0.003 < float(((limit - value).norm(dim=-1) / value.norm(dim=-1)).median()) < 0.03
+
+
+def test_numbers_in_the_model_answers(capsys):
+    """Digits of the naive form, the best Gaussians, the valley, and how often a random pair rises."""
+    for exponent, digits in ((4, 7), (6, 3), (8, 0)):
+        assert A1["digits_left"].solution(exponent) == (f"about {digits}" if digits else "none")
+        show_digits(A1["alpha_divergence"].solution, exponent)
+        (line,) = (line for line in capsys.readouterr().out.splitlines() if line.endswith("<- yours"))
+        assert abs(float(line.split()[4]) - digits) < 0.5
+    search = A1["best_gaussian"].referee
+    for weight, mean in ((0.35, 3.0), (0.65, -3.0)):
+        assert search(*_candidates(3.0, weight, 0.1))[:2] == pytest.approx((mean, 0.6))
+        assert abs(search(*_candidates(1.2, weight, 0.1))[0]) < 0.4
+    x, log_q, *_ = _candidates(3.0, 0.35, 1.0)
+    mean, sd, _ = search(*_candidates(3.0, 0.35, 1.0))
+    log_p = (-0.5 * ((x - mean) / sd) ** 2).log_softmax(-1)
+    valley = x.abs() <= 1
+    assert float(log_p.exp()[valley].sum()) == pytest.approx(0.25, abs=0.03) and (log_p - log_q)[valley].min() > 4
+    generator = torch.Generator().manual_seed(1)
+    log_q, log_p = (3 * torch.randn(2, 20000, 3, generator=generator, dtype=torch.float64)).log_softmax(-1)
+    for flow in (0.0, 0.25, 0.75, 1.0):
+        slopes = [apo_edu.alpha_divergence_grad(log_q, log_p, order) for order in (flow, 1.0 if flow < 0.5 else 0.0)]
+        assert 0.01 < float((torch.cosine_similarity(*slopes, dim=-1) < -0.05).double().mean()) < 0.04
 
 
 def test_the_student_version_does_not_answer_its_own_questions():

@@ -167,14 +167,16 @@ alpha_divergence = Exercise(
     minutes=30,
     difficulty=2,
     text=r"""
-Write $D_\alpha(q\,\|\,p)$ from log-probabilities, over the last dimension, for any real $\alpha$:
+Write $D_\alpha(q\,\|\,p)$ from log-probabilities, over the last dimension, for any real $\alpha$; $q$ is the target, $p$ the
+policy that is to learn it:
 
 $$D_\alpha(q\,\|\,p) = \frac{1 - \sum_i q_i^\alpha\, p_i^{1-\alpha}}{\alpha(1-\alpha)}$$
 
 - at $\alpha = 1$ it is $\mathrm{KL}(q\,\|\,p)$, at $\alpha = 0$ it is $\mathrm{KL}(p\,\|\,q)$, and both must be exact: no small
   constant added to $\alpha$;
-- close to an end ($\alpha = 10^{-12}$) and close to $q = p$ it must keep its digits. Hint: `torch.expm1`, and a sum to which
-  you may add $\sum q - \sum p = 0$;
+- close to an end ($\alpha$ from $10^{-12}$ to 0.02, and as close to 1) it must keep its digits: the KL is right at the end
+  alone, at 0.02 it is off in the second or third digit;
+- close to $q = p$ it must keep them too. Hint for both: `torch.expm1`, and a sum to which you may add $\sum q - \sum p = 0$;
 - leading dimensions are a batch, and a gradient must flow to `log_p`.
 """,
     solution=_alpha_divergence,
@@ -699,7 +701,7 @@ its digits kept where $\alpha\log w$ is tiny.
         ),
         Check(
             name="digits",
-            title="its digits where alpha log w is tiny",
+            title="its digits where alpha log w is tiny, and for alpha up to 0.02",
             points=1,
             noisy=True,
             rtol=1e-8,
@@ -937,7 +939,7 @@ neither blow up nor lose its digits. Compare it with autograd through your `alph
         ),
         Check(
             name="digits",
-            title="its digits near alpha = 0",
+            title="its digits near alpha = 0, up to 0.02",
             points=1,
             cases=pairs(1e-11, -1e-11, 1e-7, 1e-5, 1e-3, 0.02),
             rtol=1e-7,
@@ -1190,7 +1192,7 @@ given on a grid. A density becomes probabilities on the grid when it is normalis
     checks=(
         Check(
             name="cover",
-            title="alpha = 1, 0.5: where it covers and what it costs",
+            title="alpha = 1 and 0.5: the best Gaussian and what it costs",
             points=2,
             probe=_three,
             rtol=1e-6,
@@ -1198,7 +1200,7 @@ given on a grid. A density becomes probabilities on the grid when it is normalis
         ),
         Check(
             name="seek",
-            title="alpha = 0.1, 0: where it seeks and what it costs",
+            title="alpha = 0.1 and 0: the same",
             points=2,
             probe=_three,
             rtol=1e-6,
@@ -1336,7 +1338,7 @@ the two is paid?
     answer=r"""
 At $\alpha = 1$ the average is over $q$: a fit on the right mode has density near $e^{-50}$ at the left one, and the 35 % of
 $q$ that live there pay $0.35 \times 50$ nats. So the fit widens. Near $\alpha = 0$ the average is over $p$: a covering fit
-has about a fifth of its mass in the valley between modes 6 apart, where $q$ is smaller than $p$ by a factor $e^{5}$ and more,
+has a quarter of its mass between $-1$ and 1, where $q$ is smaller than $p$ by a factor $e^{4}$ and more,
 while giving up the lighter mode costs only $\log(1/0.65) = 0.43$ nats. With modes at $\pm 1.2$ there is no valley to pay for,
 and nothing jumps. In my code `alpha_divergence(log_q, log_p, alpha)` decides: with the arguments exchanged, alpha would run
 the other way.
@@ -1353,8 +1355,8 @@ lyapunov_statement = Written(
     text=r"""
 The policy $p = \mathrm{softmax}(u)$ follows the flow $\dot u = -\nabla_u D_\alpha(q\,\|\,p)$ to a fixed target $q > 0$. State
 a function $V$ that falls along this flow for *every* $\alpha$, even for an $\alpha$ that changes on the way; write $\dot V$
-as a covariance; and say in one sentence why it is never positive. (Where does the flow end, in logits? Half a squared distance
-to that point is a good candidate. Mind that a constant added to all logits is no distance at all.)
+as a covariance; and say in one sentence why it is never positive. (Where does the flow end, in logits? And mind that logits
+which differ by a constant are the same policy.)
 """,
     rubric=(
         (1, "V, with the coordinates in which it is taken, so that a constant added to u leaves it as it is"),
@@ -1457,9 +1459,8 @@ lyapunov = Exercise(
     minutes=10,
     difficulty=2,
     text=r"""
-Write $V$ and $\dot V$ for one group, as two numbers; $V$ with the factor ½ of a half squared distance. Any logits may come,
-also ones that are neither centred nor normalised. Then the next cell follows a schedule that jumps between orders at random,
-and draws $V$.
+Write $V$ and $\dot V$ for one group, as two numbers; if your $V$ is a square, with a factor ½. Any logits may come, whatever
+constant was added to them. Then the next cell follows a schedule that jumps between orders at random, and draws $V$.
 """,
     solution=_lyapunov,
     referee=_both(),
@@ -1712,8 +1713,9 @@ rising = Exercise(
     text=r"""
 $V$ falls for every $\alpha$; a divergence need not. The flow follows $-\nabla D_\alpha$ with your `mine["alpha_flow"]`. Find
 a target $q$, a start $p$ (three arms or more) and an order $\alpha'$ for which $D_{\alpha'}(q\,\|\,p)$ *rises* at the start.
-Search by program: draw many pairs at random with $p$ far from $q$ (logits with a spread of about 3), and take the gradients
-from your `alpha_divergence_grad`. The angle counts: the cosine between $\nabla D_{\alpha'}$ and the flow must be above 0.05.
+Search by program: draw many pairs at random with $p$ far from $q$ (logits with a spread of about 3: one to four pairs in a
+hundred will do), and take the gradients from your `alpha_divergence_grad`. The angle counts: the cosine between
+$\nabla D_{\alpha'}$ and the flow must be above 0.05.
 """,
     stub="rising = None  # (q, p, order): two lists of probabilities, and the order of the divergence that rises",
     value=True,
