@@ -67,7 +67,7 @@ def draw(table: Table) -> tuple[Figure, str]:
     made, axes = plotting.figure(1, 3, size=(13.0, 3.9))
     for ax, stage, title in ((axes[0], "first", "At the start"), (axes[1], "last", "At the end")):
         plotting.differences(ax, {reading: at(table, "rank", reading, stage) for reading in READINGS})
-        ax.set(xlabel="rank correlation with the success rate", title=title, xlim=(-1, 1))
+        ax.set(xlabel="rank correlation with the success rate", title=title, xlim=(-1, 1.05))
     places = range(len(TRAINED))
     success = [table.one(part=stage, metric="success").mean for stage in TRAINED]
     axes[2].plot(places, success, color="black", linewidth=2.5, label="true success rate")
