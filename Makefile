@@ -6,6 +6,7 @@
 # make slow   the checks that take too long for every change (random kills, three seeds, browser figures)
 # make assignments   write the course's notebooks (student and solution versions); make grade SUBMISSIONS=dir   grade a folder
 # make experiments   the paper's claims and open questions on bandits, judged: about half an hour
+# make site   the lessons, results and docstrings as pages that work without a network or a kernel: out/site/index.html
 # make page   one self-contained page with a working alpha slider: out/apo.html
 
 # Threads that wait without spinning: on two busy cores the difference is tenfold.
@@ -18,7 +19,7 @@ OBJECTIVE ?= apo
 
 ASSIGNMENT ?= a1
 
-.PHONY: assignments grade demo demo-smollm2 test lab bench slow page setup lint notebooks golden experiments
+.PHONY: assignments grade demo demo-smollm2 test lab bench slow page site setup lint notebooks golden experiments
 .DEFAULT_GOAL := demo
 
 setup: $(VENV)/ready
@@ -29,7 +30,7 @@ $(VENV)/ready: pyproject.toml setup.py constraints.txt
 	@echo "setting up $(VENV): about two minutes and 2 GB, once"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[full,notebooks,dev,trackers,peers]'
+	$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[full,notebooks,dev,trackers,peers,site]'
 	touch $@
 
 demo: setup
@@ -68,6 +69,10 @@ experiments: setup
 
 page: setup
 	$(BIN)/python -m toys.strips out/apo.html
+
+# Runs every lesson for its live strips; what did not change since the last time is not run again.
+site: setup
+	$(BIN)/python notebooks/site/build.py
 
 # Run every lesson from top to bottom and write it back, clean of widget state.
 notebooks: setup

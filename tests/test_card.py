@@ -26,8 +26,9 @@ def card(tmp_path) -> ModelCard:
 
 def test_metadata_and_numbers(card):
     summary = json.loads((RUN / "summary.json").read_text())
-    (result,) = card.data.eval_results
-    assert (result.metric_type, result.metric_value) == ("pass@1", summary["eval_after"]["pass@1"])
+    assert card.data.eval_results is not None
+    results = {result.metric_type: result.metric_value for result in card.data.eval_results}
+    assert results == {metric: summary["eval_after"][metric] for metric in ("pass@1", "greedy")}
     assert card.data.model_name == "my-run" and card.data.library_name == "transformers" and "apo" in card.data.tags
     before, after = (summary[f"eval_{when}"]["pass@1"] for when in ("before", "after"))
     assert f"| pass@1 | {before:.3f} | {after:.3f} | 0.500 to 0.700 |" in card.text

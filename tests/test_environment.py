@@ -10,7 +10,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-EXTRAS = ("full", "notebooks", "dev", "trackers", "peers")
+EXTRAS = ("full", "notebooks", "dev", "trackers", "peers", "site")
 
 
 def pins() -> dict[str, str]:

@@ -60,7 +60,7 @@ def values_of(name: str) -> list[tuple[float, float, float]]:
 @cache
 def numbers_of(name: str) -> list[float]:
     """Every number of a table, and those in the experiment's own words and verdict."""
-    rows = [value for row in TABLES[name] for value in (row.mean, row.low, row.high)]
+    rows = [value for row in TABLES[name] for value in (row.mean, row.low, row.high, row.median)]
     places = [value for row in TABLES[name] for value in (row.alpha, row.x, float(row.seeds))]
     experiment, about = ALL[name], TABLES[name].about
     words = " ".join((*about.values(), experiment.theory, experiment.settings, experiment.controls, experiment.rule))

@@ -128,12 +128,23 @@ def test_twins_for_places_without_widgets(build, sentence):
 
 
 def test_to_html_asks_for_nothing():
-    text = strip(describe=lambda alpha: f"</script> alpha = {alpha}").to_html()
+    film = strip(describe=lambda alpha: f"</script> alpha = {alpha}")
+    text = film.to_html()
     assert not re.search(r"https?:|src=['\"](?!data:)|\bimport\b|export default", text)
     data = json.loads(re.search(r'<script type="application/json">(.*?)</script>', text, re.S)[1])
     assert data["sentences"][2] == "</script> alpha = 0.5"
-    assert len(data["frames"]) == 5 and all(frame.startswith("data:image/png;base64,") for frame in data["frames"])
-    assert text.count("mount(root, data, data.start)") == 1
+    assert len(data["frames"]) == 5 and all(frame.startswith("data:image/webp;base64,") for frame in data["frames"])
+    assert text.count("mount(root, data, data.start)") == text.count("<style>") == 1
+    film.index = 3
+    shown = pixels(base64.b64decode(data["frames"][3].split(",")[1]))
+    assert np.array_equal(shown, pixels(film.picture))  # smaller, and no pixel differs
+    assert "<style>" not in film.to_html(alone=False) and "mount(" not in film.to_html(alone=False)
+
+
+def test_a_page_of_lessons_gets_the_strip_in_the_output(monkeypatch):
+    monkeypatch.setenv("APO_EDU_STRIPS", "page")
+    data, _ = strip()._repr_mimebundle_()
+    assert data["text/html"].startswith("<div data-film-strip>") and "image/png" in data
 
 
 def test_page_is_one_file(tmp_path, monkeypatch):
@@ -142,7 +153,8 @@ def test_page_is_one_file(tmp_path, monkeypatch):
     monkeypatch.setattr("sys.argv", ["page", str(out)])
     strips.main()
     text = out.read_text(encoding="utf-8")
-    assert "<h2>A &lt; B</h2>" in text and text.count("data-film-strip>") == 2
+    assert "<h2>A &lt; B</h2>" in text and text.count("<div data-film-strip>") == 2
+    assert text.count("mount(root, data, data.start)") == 1  # one script for all
     assert not re.search(r"https?:", text)
 
 

@@ -349,6 +349,33 @@ def training_curves(
     return ax
 
 
+def training_runs(
+    ax: Axes, runs: Mapping[str, Sequence[Mapping[str, Any]]], key: str = "reward_mean", *, smooth: int = 1
+) -> Axes:
+    """One key of several runs' metrics.jsonl against the step: {objective's name or label: rows}."""
+    for index, (name, rows) in enumerate(runs.items()):
+        training_curves(ax, rows, (key,), smooth=smooth)
+        record = find_objective(name, strict=False)
+        ax.lines[-1].set(**_line(index) | ({"color": record.color} if record.found else {}), label=name)
+    ax.legend(title=f"mean of {smooth} steps" if smooth > 1 else None, title_fontsize=8)
+    return ax
+
+
+def final_accuracy(ax: Axes, evaluations: Mapping[str, Mapping[str, Any]]) -> Axes:
+    """{objective's name or label: eval_after of a summary.json}: sampled and greedy accuracy with one standard error."""
+    for index, (name, found) in enumerate(evaluations.items()):
+        record = find_objective(name, strict=False)
+        look: dict[str, Any] = {"color": record.color} if record.found else {"color": CYCLE[index % len(CYCLE)]}
+        keys = ("pass@1", "greedy")
+        places = np.arange(len(keys)) + 0.16 * (index - (len(evaluations) - 1) / 2)
+        values, errors = [found[key] for key in keys], [found[key + "_se"] for key in keys]
+        ax.errorbar(places, values, errors, fmt=MARKERS[index % len(MARKERS)], capsize=4, label=name, **look)
+    ax.set_xticks(range(2), ["sampled pass@1", "greedy"])
+    ax.set(xlim=(-0.5, 1.5), ylabel="held-out accuracy, one standard error")
+    ax.legend(loc="upper left")
+    return ax
+
+
 def _line(index: int) -> dict[str, Any]:
     return {"color": CYCLE[index % len(CYCLE)], "linestyle": DASHES[index % len(DASHES)]}
 

@@ -18,6 +18,7 @@ from apo_edu import alpha_divergence, box_cox, palette
 from .flows import population_flow
 from .mixtures import stationary_fits, two_modes
 from .widgets import FilmStrip, Knob
+from .widgets.film_strip import page_script, page_style
 from .worked_example import worked_example
 
 ALPHAS = np.linspace(0.0, 1.0, 41)
@@ -271,17 +272,19 @@ STRIPS: dict[str, Callable[[], FilmStrip]] = {
 def page(strips: dict[str, Callable[[], FilmStrip]] | None = None) -> str:
     """The whole page as HTML: each strip under its heading (`STRIPS` unless given)."""
     parts = [
-        f"<section>\n<h2>{html.escape(title)}</h2>\n{build().to_html()}</section>"
+        f"<section>\n<h2>{html.escape(title)}</h2>\n{build().to_html(alone=False)}</section>"
         for title, build in (STRIPS if strips is None else strips).items()
     ]
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<link rel="icon" href="data:,">\n'
-        f"<title>Move alpha and understand</title>\n<style>{_SHEET}</style>\n</head>\n<body>\n<main>\n"
+        f"<title>Move alpha and understand</title>\n<style>{_SHEET}{page_style()}</style>\n</head>\n<body>\n<main>\n"
         "<h1>Move alpha and understand</h1>\n<p>The alpha-divergence D_alpha(q || p) goes from KL(p || q), which seeks "
         "modes, at alpha = 0, to KL(q || p), which covers them, at alpha = 1. Drag a slider, or focus it and use "
-        "the arrow keys, Home and End.</p>\n" + "\n".join(parts) + "\n</main>\n</body>\n</html>\n"
+        "the arrow keys, Home and End.</p>\n"
+        + "\n".join(parts)
+        + f"\n</main>\n<script>{page_script()}</script>\n</body>\n</html>\n"
     )
 
 

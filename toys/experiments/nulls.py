@@ -81,6 +81,7 @@ def draw(table: Table) -> tuple[Figure, str]:
         xlabel=f"outcome at alpha 0.9 minus alpha 0, own best lr ({rows[0].seeds} seeds)",
         title="Grey: within 0.01 of 0, which counts as none",
     )
+    ax.set_xticks([-NULL, -NULL / 2, 0.0, NULL / 2, NULL], ["-0.01", "-0.005", "0", "0.005", "0.01"])
     return made, "The three nulls that 50 seeds left open, each with its interval from new seeds."
 
 

@@ -1,0 +1,274 @@
+"""The site: `python notebooks/site/build.py [OUT] [--quick]`, or `make site`, writes out/site/: no server, no network.
+
+The lessons are run with their film strips in the saved output, so that sliders work without a kernel; what ran before and did
+not change is kept in out/site-runs/. `--quick` takes the committed outputs instead: small multiples where strips would be.
+Then the pages' sources are written (lessons, results, student versions of the assignments, the packages' docstrings, the
+glossary), and Sphinx turns them into HTML.
+"""
+
+import argparse
+import base64
+import hashlib
+import html
+import os
+import pkgutil
+import re
+import shutil
+import sys
+from collections.abc import Iterable
+from importlib.metadata import files
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+from sphinx.cmd.build import build_main
+
+ROOT = Path(__file__).parents[2]
+HERE, NOTEBOOKS = Path(__file__).parent, ROOT / "notebooks"
+PACKAGES = ("apo_edu", "toys", "full")
+# An address such as https://example.org/apo_edu: links to code and "open in Colab" need one.
+REPOSITORY = os.environ.get("APO_EDU_REPOSITORY", "").rstrip("/")
+
+
+def lessons() -> list[Path]:
+    """The lessons' notebooks, in order."""
+    return sorted(NOTEBOOKS.glob("[0-9]*.ipynb"))
+
+
+def run(path: Path, kept: Path) -> nbformat.NotebookNode:
+    """The lesson with the outputs of a run, film strips among them; a run of the same lesson and code is read again."""
+    digest = hashlib.sha256(os.environ.get("APO_EDU_STRIPS", "").encode())
+    sources = [file for package in PACKAGES for file in (ROOT / package).rglob("*.py")]
+    for file in [*sorted(sources), *sorted(NOTEBOOKS.rglob("*.csv"))]:
+        digest.update(file.read_bytes())
+    book = nbformat.read(path, as_version=4)
+    digest.update("\0".join(cell.source for cell in book.cells).encode())
+    file = kept / f"{path.stem}-{digest.hexdigest()[:16]}.ipynb"
+    if file.exists():
+        return nbformat.read(file, as_version=4)
+    print(f"running {path.name}", flush=True)
+    NotebookClient(book, timeout=600, resources={"metadata": {"path": str(NOTEBOOKS)}}).execute()
+    for old in kept.glob(f"{path.stem}-*.ipynb"):
+        old.unlink()
+    kept.mkdir(parents=True, exist_ok=True)
+    nbformat.write(book, file)
+    return book
+
+
+def page_of(book: nbformat.NotebookNode, name: str, folder: str, out: Path) -> nbformat.NotebookNode:
+    """The notebook as a page: pictures with alternative texts, live strips, folded code where the lesson folds it."""
+    title, *cells = [cell for cell in book.cells if "google.colab" not in cell.source]
+    assert title.cell_type == "markdown", name
+    number = 0
+    for cell in cells:
+        cell.metadata.pop("nbgrader", None)
+        if cell.cell_type != "code":
+            continue
+        if cell.metadata.get("jupyter", {}).get("source_hidden"):
+            cell.metadata["tags"] = [*cell.metadata.get("tags", []), "hide-input"]
+        for output in cell.outputs:
+            data = output.get("data", {})
+            data.pop("application/vnd.jupyter.widget-view+json", None)
+            if "text/html" in data or "image/png" not in data:
+                continue
+            number += 1
+            png = base64.b64decode(data["image/png"])
+            picture = out / "_static" / "lessons" / f"{name}-{number}.png"
+            picture.parent.mkdir(parents=True, exist_ok=True)
+            picture.write_bytes(png)
+            about = output.metadata.get("image/png", {})
+            alt = about.get("alt") or data.get("text/plain", "")
+            width = f' width="{about["width"]}"' if "width" in about else ""
+            output.data = {
+                "text/html": f'<img src="../_static/lessons/{picture.name}" alt="{html.escape(alt)}"{width}>'
+            }
+    links = [f"[download the notebook](../_static/notebooks/{name}.ipynb)"]
+    if REPOSITORY.startswith("https://github.com/"):
+        where = REPOSITORY.removeprefix("https://github.com/")
+        links.append(
+            f"[open in Colab](https://colab.research.google.com/github/{where}/blob/main/{folder}/{name}.ipynb)"
+        )
+    start = (
+        f"*Here it works without a kernel. To change its code: `make lab`, then `{name}.ipynb`; {', '.join(links)}.*"
+    )
+    book.cells = [title, nbformat.v4.new_markdown_cell(start), *cells]
+    book.metadata.pop("widgets", None)
+    return book
+
+
+def settle_links(text: str, here: Path, pages: set[Path]) -> str:
+    """Relative links that lead to no page become links into the repository, or, where it has no address, plain words."""
+
+    def settle(match: re.Match) -> str:
+        words, target, anchor = match[1], match[2], match[3] or ""
+        if re.match(r"[a-z]+:|_static|\.\./_static", target) or not target:
+            return match[0]
+        found = (here.parent / target).resolve()
+        if found in pages:
+            return f"[{words}]({os.path.relpath(found, here.parent)}{anchor})"
+        if REPOSITORY and found.is_relative_to(ROOT):
+            return f"[{words}]({REPOSITORY}/blob/main/{found.relative_to(ROOT)}{anchor})"
+        return words
+
+    return re.sub(r"(?<!!)\[([^\]]+)\]\(([^)#\s]*)(#[^)\s]*)?\)", settle, text)
+
+
+def modules(package: str) -> Iterable[str]:
+    """The package and its modules that have a public name, sorted; not the commands and not the tests' helpers."""
+    yield package
+    for module in pkgutil.walk_packages([str(ROOT / package)], f"{package}."):
+        if not module.name.rsplit(".", 1)[1].startswith("_"):
+            yield module.name
+
+
+def write_api(out: Path) -> None:
+    folder = out / "api"
+    folder.mkdir()
+    told = {
+        "apo_edu": "The core: pure PyTorch functions, one equation each.",
+        "toys": "Bandits, mixtures, widgets, experiments and the course.",
+        "full": "The trainer of language models.",
+    }
+    for package in PACKAGES:
+        names = list(modules(package))
+        for name in names:
+            members = "" if name in PACKAGES else "\n:members:\n:show-inheritance:"
+            (folder / f"{name}.md").write_text(
+                f"# {name}\n\n```{{automodule}} {name}{members}\n```\n", encoding="utf-8"
+            )
+        tree = "\n".join(names)
+        (folder / f"{package}-index.md").write_text(
+            f"# The package {package}\n\n{told[package]}\n\n```{{toctree}}\n:maxdepth: 1\n\n{tree}\n```\n",
+            encoding="utf-8",
+        )
+    rows = "\n".join(f"- [{package}]({package}-index.md): {told[package]}" for package in PACKAGES)
+    tree = "\n".join(f"{package}-index" for package in PACKAGES)
+    (folder / "index.md").write_text(
+        f"# The packages\n\nImports run one way: notebooks → toys → apo_edu ← full.\n\n{rows}\n\n"
+        f"```{{toctree}}\n:hidden:\n:maxdepth: 1\n\n{tree}\n```\n",
+        encoding="utf-8",
+    )
+
+
+def write_glossary(out: Path) -> None:
+    from full.report import glossary
+
+    lines = [
+        "# What a run writes",
+        "",
+        "Every number of `metrics.jsonl`: its meaning, unit, range and what is normal.",
+        "",
+    ]
+    lines += ["| metric | meaning | unit | range | normal |", "| --- | --- | --- | --- | --- |"]
+    for name, entry in glossary.METRICS.items():
+        spot = [str(part).replace("|", "\\|") for part in (entry.meaning, entry.unit or "-", entry.normal)]
+        lines.append(f"| `{name}` | {spot[0]} | {spot[1]} | {entry.low} to {entry.high} | {spot[2]} |")
+    (out / "glossary.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def write_index(folder: Path, title: str, words: str, names: list[str]) -> None:
+    tree = "\n".join(names)
+    text = f"# {title}\n\n{words}\n\n```{{toctree}}\n:maxdepth: 1\n\n{tree}\n```\n"
+    (folder / "index.md").write_text(text, encoding="utf-8")
+
+
+def write_pages(out: Path, books: dict[str, nbformat.NotebookNode]) -> None:
+    """All sources of the site under `out`."""
+    from toys.course import handout
+    from toys.course.catalogue import ASSIGNMENTS, load
+    from toys.course.notebook import student_version
+    from toys.strips import divergence_strip
+    from toys.widgets.film_strip import page_script, page_style
+
+    shutil.rmtree(out, ignore_errors=True)
+    static = out / "_static"
+    shutil.copytree(HERE / "_static", static)
+    (static / "strip.css").write_text(page_style(), encoding="utf-8")
+    (static / "strip.js").write_text(page_script(), encoding="utf-8")
+    mathjax = next(file for file in files("sphinx-mathjax-offline") or [] if file.name == "tex-svg.js")
+    (static / "mathjax").mkdir()
+    shutil.copy(mathjax.locate(), static / "mathjax" / "tex-svg.js")
+    (static / "notebooks").mkdir()
+
+    shutil.copy(HERE / "conf.py", out / "conf.py")
+    home = (HERE / "index.md").read_text(encoding="utf-8")
+    strip = divergence_strip().to_html(alone=False)
+    (out / "index.md").write_text(home.replace("<!-- strip -->", f"```{{raw}} html\n{strip}```"), encoding="utf-8")
+
+    targets: dict[str, dict[str, nbformat.NotebookNode]] = {"lessons": books, "assignments": {}}
+    for name in ASSIGNMENTS:
+        targets["assignments"][name] = student_version(handout.source_book(load(name), NOTEBOOKS / "assignments"))
+    where = {"lessons": "notebooks", "assignments": "notebooks/assignments/release"}
+    documents = sorted((NOTEBOOKS / "results").glob("*.md"))
+    sources = {NOTEBOOKS / f"{name}.ipynb": out / "lessons" / f"{name}.ipynb" for name in books}
+    sources |= {file: out / "results" / ("index.md" if file.stem == "README" else file.name) for file in documents}
+    pages = set(sources.values())
+
+    def settled(text: str, source: Path, target: Path) -> str:
+        def redirect(match: re.Match) -> str:
+            found = sources.get((source.parent / match[1]).resolve())
+            return f"]({os.path.relpath(found, target.parent)}{match[2] or ''})" if found else match[0]
+
+        return settle_links(re.sub(r"\]\(([^)#\s]+)(#[^)\s]*)?\)", redirect, text), target, pages)
+
+    for folder, group in targets.items():
+        (out / folder).mkdir()
+        for name, book in group.items():
+            nbformat.write(book, static / "notebooks" / f"{name}.ipynb")
+            target = out / folder / f"{name}.ipynb"
+            page = page_of(book, name, where[folder], out)
+            for cell in page.cells:
+                if cell.cell_type == "markdown":
+                    cell.source = settled(cell.source, NOTEBOOKS / f"{name}.ipynb", target)
+            nbformat.write(page, target)
+    (out / "results").mkdir()
+    for file in documents:
+        target = sources[file]
+        text = settled(file.read_text(encoding="utf-8"), file, target)
+        if target.name == "index.md":
+            others = "\n".join(sorted(other.stem for other in documents if other.stem != "README"))
+            text += f"\n```{{toctree}}\n:hidden:\n\n{others}\n```\n"
+        target.write_text(text, encoding="utf-8")
+    write_index(
+        out / "lessons",
+        "The lessons",
+        "In order; each says what you can predict afterwards, and how long it takes.",
+        list(books),
+    )
+    write_index(
+        out / "assignments",
+        "The assignments",
+        "Student versions, to read; working on them needs a kernel (`make assignments`, `make lab`): the checks say what is "
+        "wrong with an answer, not only that it is.",
+        list(targets["assignments"]),
+    )
+    write_api(out)
+    write_glossary(out)
+
+
+def main(words: list[str] | None = None) -> int:
+    """Build the site; returns Sphinx's exit status."""
+    parser = argparse.ArgumentParser(prog="python notebooks/site/build.py", description="Build the site into a folder.")
+    parser.add_argument("out", nargs="?", type=Path, default=ROOT / "out" / "site", help="default: out/site")
+    parser.add_argument(
+        "--quick", action="store_true", help="take the lessons' committed outputs; no live strips in them"
+    )
+    parser.add_argument("--only", nargs="+", metavar="NN", help="run these lessons alone, the others as with --quick")
+    args = parser.parse_args(words)
+    os.environ["APO_EDU_STRIPS"] = "page"
+    sys.path.insert(0, str(ROOT))
+    kept = args.out.parent / f"{args.out.name}-runs"
+    chosen = [path for path in lessons() if not args.quick and (not args.only or path.name[:2] in args.only)]
+    ran = {path: run(path, kept) for path in chosen}
+    books = {path.stem: ran.get(path) or nbformat.read(path, as_version=4) for path in lessons()}
+    pages = args.out.parent / f"{args.out.name}-pages"
+    write_pages(pages, books)
+    shutil.rmtree(args.out, ignore_errors=True)
+    trees = args.out.parent / f"{args.out.name}-trees"
+    status = build_main(["-b", "html", "-q", "-d", str(trees), str(pages), str(args.out)])
+    print(f"{args.out / 'index.html'}: open it in a browser")
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

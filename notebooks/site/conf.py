@@ -1,0 +1,48 @@
+"""Sphinx's settings for the site; notebooks/site/build.py prepares the folder of pages that it reads."""
+
+project = "apo_edu"
+author = "the apo_edu authors"
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax"]
+exclude_patterns = ["_static"]
+root_doc = "index"
+
+nb_execution_mode = "off"  # build.py ran them
+nb_render_markdown_format = "myst"
+nb_merge_streams = True
+nb_number_source_lines = False
+myst_enable_extensions = ["dollarmath", "amsmath", "html_image", "deflist"]
+myst_dmath_double_inline = True  # a displayed formula inside a paragraph
+myst_heading_anchors = 3
+# A link to a file that is no page stays a link in the repository's own words.
+suppress_warnings = ["myst.header", "myst.xref_missing", "mystnb.unknown_mime_type"]
+
+mathjax_path = "mathjax/tex-svg.js"
+mathjax_options = {"defer": "defer"}
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+napoleon_google_docstring = True
+add_module_names = False
+
+html_theme = "pydata_sphinx_theme"
+html_title = "apo_edu"
+html_static_path = ["_static"]
+html_css_files = ["strip.css", "site.css"]
+html_js_files = [("questions.js", {"defer": "defer"}), ("strip.js", {"defer": "defer"})]
+html_copy_source = False
+html_show_sourcelink = False
+html_last_updated_fmt = None
+html_context = {"default_mode": "auto"}
+html_theme_options = {
+    "show_toc_level": 2,
+    "navigation_with_keys": False,
+    "show_prev_next": True,
+    "navbar_align": "left",
+    "footer_start": ["copyright"],
+    "footer_end": [],
+    "secondary_sidebar_items": {"lessons/*": [], "assignments/*": [], "api/*": ["page-toc"], "results/*": ["page-toc"]},
+    "pygments_light_style": "a11y-high-contrast-light",
+    "pygments_dark_style": "a11y-high-contrast-dark",
+}
+copyright = "the apo_edu authors; Apache-2.0"
+language = "en"
