@@ -3,7 +3,7 @@
 Nothing here is a second implementation of the method: a fault calls the core with something wrong.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -32,13 +32,42 @@ def inverted_tau(batch: GroupBatch, *, tau_anc: float, **options: Any) -> tuple[
     return objectives.apo(batch, tau_anc=1.0 / tau_anc, **options)
 
 
+class DeafAverage(GuardedAlpha):
+    """The guard with a moving average of the reward that stays at its first value, so that any reward above it is a gain."""
+
+    def update(self, signals: Any) -> Any:
+        """The guard's own update, after which the average is put back."""
+        first = self.reward_ema
+        alpha = super().update(signals)
+        self.reward_ema = self.reward_ema if first is None else first
+        return alpha
+
+
 @dataclass(frozen=True)
 class Bug:
-    """One fault: what it does to the loop, what was planted, and what gives it away in the plots."""
+    """One fault: what it does to the loop, what was planted, and what gives it away in the plots.
+
+    symptom: what its run shows, said to whoever named it.
+    would: what it would show, said to whoever named it of another run.
+    shows: whether a run shows it, given the healthy run; on medians over the seeds.
+    """
 
     plant: Callable[[Loop], Loop]
     what: str
     symptom: str
+    would: str = ""
+    shows: Callable[[History, History], bool] = lambda history, healthy: False
+
+
+def _median(history: History, series: str, step: int) -> float:
+    return float(getattr(history, series)[step].median())
+
+
+def _norm_at(history: History, reward: float) -> float:
+    """Mean gradient norm over five steps around the one at which the mean expected reward first is `reward`; else 0."""
+    reached = (history.expected_reward.mean(-1) >= reward).nonzero()
+    at = int(reached[0]) if len(reached) else 0
+    return float(history.grad_norm[max(0, at - 2) : at + 3].mean()) if len(reached) else 0.0
 
 
 BUGS = {
@@ -46,30 +75,81 @@ BUGS = {
     "swapped": Bug(
         lambda loop: replace(loop, objective=swapped),
         "q and p are swapped in the divergence",
-        "It learns, but on the schedule of 1 - alpha: the effective sample size and the gradient do not fit the alpha shown.",
+        "It learns as 1 - alpha would: where both runs have reward 0.75, both show alpha 0.9 and an effective sample size near "
+        "6, and its gradient is more than half as long again as the healthy one's.",
+        "At the same reward, alpha and effective sample size its gradient would be more than half as long again as the healthy "
+        "run's.",
+        lambda history, healthy: (
+            _norm_at(history, 0.75) > 1.3 * _norm_at(healthy, 0.75) and _median(history, "kl_anchor", 0) < 0.01
+        ),
     ),
     "sign": Bug(
         lambda loop: replace(loop, objective=sign_error),
         "the advantages have the wrong sign",
-        "Reward falls below that of the uniform policy while the entropy behaves.",
+        "Reward falls below that of the uniform policy, 0.25, from the first steps on, while the entropy hardly moves.",
+        "It would drive the reward *below* 0.25, where the uniform policy starts.",
+        lambda history, healthy: _median(history, "expected_reward", -1) < 0.25,
     ),
     "inverted_tau": Bug(
         lambda loop: replace(loop, objective=inverted_tau),
         "tau_anc multiplies instead of dividing",
-        "Gradients are smaller by tau_anc squared and KL(pi || anchor) stays tiny: learning crawls.",
+        "The gradient is shorter by tau_anc squared, 0.16, from the first step on, and KL(pi || anchor) stays tiny: "
+        "learning crawls.",
+        "Its gradient would be a sixth as long as the healthy run's at the first step, where both have the same policy "
+        "and samples.",
+        lambda history, healthy: _median(history, "grad_norm", 0) < 0.25 * _median(healthy, "grad_norm", 0),
     ),
     "stale_anchor": Bug(
         lambda loop: replace(loop, anchor="fixed"),
         "the anchor is never refreshed",
         "Reward rises, then stalls; KL to the anchor grows and stays: the policy is held to where it began.",
+        "KL to the anchor would grow over the run and stay; on policy it is the length of one step.",
+        lambda history, healthy: _median(history, "kl_anchor", -1) > 0.1,
     ),
     "frozen_alpha": Bug(
         lambda loop: replace(loop, confidence_from="anchored"),
         "the schedule reads the anchored policy's entropy, which is uniform on policy",
         "Confidence is exactly 0 and alpha never leaves alpha_max, though the arms' entropy falls.",
+        "Confidence would be exactly 0 in every step, whatever the entropy does.",
+        lambda history, healthy: float(history.confidence.max()) < 1e-9,
+    ),
+    "too_fast": Bug(
+        lambda loop: replace(loop, lr=10 * loop.lr),
+        "the learning rate is ten times too large",
+        "Entropy is gone within twenty steps, and with it three of the four good arms.",
+        "The entropy would be gone within twenty steps.",
+        lambda history, healthy: _median(history, "entropy", 20) < 0.1,
+    ),
+    "deaf_average": Bug(
+        lambda loop: replace(loop, schedule=lambda: DeafAverage(noise_guard=2.0)),
+        "the schedule's moving average of the reward is never updated",
+        "The improvement gate opens and never closes; alpha sinks to alpha_min and stays.",
+        "The improvement gate would open and never close, and alpha sink towards 0.35 and stay there.",
+        lambda history, healthy: _median(history, "alpha", -1) < 0.6,
+    ),
+    "many_updates": Bug(
+        lambda loop: replace(loop, updates=8),
+        "each batch of samples is used for eight updates",
+        "KL to the anchor is some sixteen times the healthy run's in the first step: eight steps were taken in one.",
+        "KL to the anchor would be some sixteen times the healthy run's in the very first step.",
+        lambda history, healthy: 10 < _median(history, "kl_anchor", 0) / _median(healthy, "kl_anchor", 0) < 50,
     ),
 }  # fmt: skip
 LAB = ("swapped", "sign", "inverted_tau", "stale_anchor", "frozen_alpha")
+SUSPECTS = (
+    *LAB,
+    "too_fast",
+    "deaf_average",
+    "many_updates",
+)  # three of them are in no run: nothing is free by elimination
+
+
+def explained(fault: str) -> dict[str, str]:
+    """The choices for a run with this fault: {what each suspect is: why it is so, or what it would show that is not there}."""
+    return {
+        BUGS[name].what: f"Yes. {BUGS[name].symptom}" if name == fault else f"No. {BUGS[name].would} It is not so here."
+        for name in SUSPECTS
+    }
 
 
 def problem() -> tuple[Bandit, Loop]:
@@ -86,15 +166,30 @@ def lab(*, seeds: int = 20, shuffle: int = 3) -> tuple[dict[str, History], dict[
         ({"A": History, ..., "E": History}, {"A": name in BUGS, ...}); `shuffle` decides which letter has which fault.
     """
     bandit, loop = problem()
-    order = torch.randperm(len(LAB), generator=torch.Generator().manual_seed(shuffle)).tolist()
-    key = {letter: LAB[index] for letter, index in zip("ABCDE", order, strict=True)}
+    key = planted(shuffle)
     return {letter: run(bandit, BUGS[name].plant(loop), seeds=seeds) for letter, name in key.items()}, key
+
+
+def planted(shuffle: int = 3) -> dict[str, str]:
+    """Which letter has which fault: {"A": name in BUGS, ...}."""
+    order = torch.randperm(len(LAB), generator=torch.Generator().manual_seed(shuffle)).tolist()
+    return {letter: LAB[index] for letter, index in zip("ABCDE", order, strict=True)}
 
 
 def healthy(*, seeds: int = 20) -> History:
     """The same loop without a fault, to compare with."""
     bandit, loop = problem()
     return run(bandit, loop, seeds=seeds)
+
+
+def in_words(history: History, other: History, panels: Sequence[str]) -> str:
+    """The medians of each panel at the first step, at step 20 and at the last, with those of another run in brackets."""
+
+    def told(series: str) -> str:
+        steps = [f"{_median(history, series, at):.3g} ({_median(other, series, at):.3g})" for at in (0, 20, -1)]
+        return f"{series.replace('_', ' ')} {', '.join(steps)}"
+
+    return "At steps 0, 20 and the last, the healthy run in brackets: " + "; ".join(map(told, panels)) + "."
 
 
 def reveal(key: dict[str, str]) -> str:
