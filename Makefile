@@ -57,8 +57,10 @@ test: lint
 slow: setup
 	$(BIN)/python -m pytest -q -m slow
 
+# Copies of the lessons in lab/, so that running one changes no tracked file; what was worked in is never overwritten.
 lab: setup
-	$(BIN)/jupyter lab notebooks $(LAB_ARGS)
+	$(BIN)/python -m toys.lab lab
+	$(BIN)/jupyter lab lab $(LAB_ARGS)
 
 bench: setup
 	for file in tests/benchmarks/bench_*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
