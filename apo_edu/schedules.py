@@ -476,8 +476,9 @@ class GuardedAlpha(Schedule):
 
     Args:
         alpha_max, alpha_min: the range of alpha; alpha_min <= alpha_max. The paper: 0.9 and 0.35, with entropy collapse
-            reported below 0.3. That is no rule: in our bandit such collapse takes a very noisy reward, and goes away when
-            steps are made equally long (tests/test_claims.py), so a shorter step serves as well as a larger alpha_min.
+            reported below 0.3. That is no rule: on our bandits a small alpha collapses more often than a large one only
+            under a very noisy reward, and not when steps are made equally long (tests/test_claims.py), so a shorter step
+            serves as well as a larger alpha_min.
         rho: decay of the reward's moving average, in [0, 1): how long a gain goes on counting. A reward that rises by g a
             step stays g / (1 - rho) above its average. On noise rho has little effect (the mean improvement
             above is 0.28 at rho 0 and 0.23 at 0.99); that is what noise_guard is for.

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import torch
 from matplotlib.figure import Figure
@@ -48,7 +49,11 @@ def readings(policy: Tensor, values: Tensor, seed: int) -> dict[str, Tensor]:
         mask=torch.ones_like(logps)[..., None],
         rewards=values.gather(-1, arms),
     )
-    known = {"token_entropy": normalized_entropy(policy.log()), "answers": arms, "num_runs": len(policy)}
+    known: dict[str, Any] = {
+        "token_entropy": normalized_entropy(policy.log()),
+        "answers": arms,
+        "num_runs": len(policy),
+    }
     found = {
         name: torch.as_tensor(group_signals(batch, tau_anc=0.5, beta_r=0.3, confidence_from=name, **known).confidence)
         for name in SOURCES
@@ -78,9 +83,9 @@ def run(seeds: list[int], quick: bool) -> Table:
             for metric, value in (found | {"expected reward": reward, "expected reward minus tokens": lead}).items():
                 numbers.setdefault(("guarded by it", name, metric), []).append(value)
     table = Table()
-    for (part, name, metric), values in numbers.items():
+    for (part, name, metric), by_seed in numbers.items():
         if (name, metric) != ("tokens", "expected reward minus tokens"):
-            table.add(part, name, metric, values)
+            table.add(part, name, metric, by_seed)
     return table
 
 

@@ -46,7 +46,7 @@ def judge(table: Table) -> Verdict:
 def draw(table: Table) -> tuple[Figure, str]:
     made, axes = plotting.figure(1, 3, size=(13.0, 3.6))
     for ax, (metric, label) in zip(axes, METRICS.items(), strict=True):
-        rows = {}
+        rows: dict[str, Row] = {}
         for task in TASKS:
             for arm, other in (("0.9", "0.0"), ("0.9", "grpo")):
                 found = table.where(part="last", rule=f"{task}-{arm}", metric=f"{metric} minus {task}-{other}")

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from matplotlib.figure import Figure
@@ -70,7 +71,7 @@ def at_found(table: Table, name: str, seeds: Sequence[int]) -> None:
 def later_mini_batches(table: Table, seeds: Sequence[int], num_problems: int) -> None:
     """Prompts that share parameters, each used once, in 2 or 4 mini-batches: the later ones are stale."""
     for parts in (2, 4):
-        base = {"optimizer": "adam", "num_steps": 150, "updates": parts, "mini_batches": parts}
+        base: dict[str, Any] = {"optimizer": "adam", "num_steps": 150, "updates": parts, "mini_batches": parts}
         loops = {((rule, NONE), lr): replace(loop, lr=lr, **base) for rule, loop in RULES.items() for lr in MIXED_RATES}
         results: dict = {key: [] for key in loops}
         for index in range(500, 500 + num_problems):
@@ -157,6 +158,13 @@ def differences(rows: dict[str, Row]) -> str:
     return ", ".join(f"{rule} {row.mean:+.3f} [{row.low:+.3f}, {row.high:+.3f}]" for rule, row in rows.items())
 
 
+def short(part: str) -> str:
+    """A part's name as a label: without what the panel's title and the caption say."""
+    for words in (", lr 2", ", own best lr", " on the same samples"):
+        part = part.removesuffix(words)
+    return part.replace("graded, noise sd 0.5", "noisy")
+
+
 def draw(table: Table) -> tuple[Figure, str]:
     parts = list(dict.fromkeys(row.part for row in table))
     shown = [
@@ -167,16 +175,17 @@ def draw(table: Table) -> tuple[Figure, str]:
     made, axes = plotting.figure(1, 2, size=(14.0, 6.0))
     for ax, names, title in zip(axes, shown, titles, strict=True):
         rows = {
-            f"{rule}: {name.removesuffix(', lr 2').removesuffix(', own best lr')}": table.one(
-                part=name, rule=rule, metric="minus none"
-            )
+            f"{rule}: {short(name)}": table.one(part=name, rule=rule, metric="minus none")
             for name in names
             for rule in ("ratio", "clip", "grpo")
         }
         plotting.differences(ax, rows)
         ax.tick_params(axis="y", labelsize=7)
         ax.set(xlabel="reward minus APO's without correction", title=title)
-    return made, "Differences to APO as published, alpha 0.9, on equal seeds."
+    return made, (
+        "Differences to APO as published, alpha 0.9 unless said, on equal seeds; graded and noisy (graded, noise of sd 0.5): "
+        "updates on the same samples, mixed prompts: each sample once."
+    )
 
 
 EXPERIMENT = Experiment(
