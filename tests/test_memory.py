@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import math
 from functools import cache
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -34,6 +35,7 @@ from full.trainer.update import push_coefficients
 from tests.fakes import LiveBytes, fake_qwen3
 from tests.helpers import metrics_without_times, save_small_model, small_model, small_run
 
+ROOT = Path(__file__).parents[1]
 KINDS = {
     "full": {},
     "checkpointing": {"checkpointing": True},
@@ -218,6 +220,23 @@ def test_the_papers_run_stays_below_72_gb_by_what_it_allocates(chunks_of_a_gpu, 
         assert peak < 72e9
         assert peak == pytest.approx(plan.updating if two == updates[0] else plan.sampling, rel=0.1)
     assert plan.model.stepping < 72e9
+
+
+@pytest.mark.parametrize(
+    ("file", "shape", "gigabytes"),
+    [("gpu_80gb", "1.7B", 80), ("gpu_48gb", "1.7B", 48), ("gpu_24gb", "1.7B", 24), ("gpu_15gb", "0.6B", 15)],
+)
+def test_the_files_for_gpus_fit_them_and_quote_the_model(file, shape, gigabytes):
+    path = ROOT / "full" / "configs" / f"{file}.yaml"
+    given = parse_config(["--config", str(path)])[0]
+    assert given.model == f"Qwen/Qwen3-{shape}"
+    options = {"lora_rank": given.lora_rank} if given.lora_rank else {}
+    lengths = {"max_prompt_tokens": given.max_prompt_tokens, "max_completion_tokens": given.max_completion_tokens}
+    config, plan = plan_for(extrapolated(shape, **options), gigabytes, group_size=given.group_size, **lengths)
+    assert plan.peak <= 0.9 * gigabytes * 1e9
+    text = " ".join(path.read_text().replace("#", " ").split())
+    sizes = f"micro_batch_tokens {config.micro_batch_tokens}, generation_rows {config.generation_rows}"
+    assert f"{sizes}; at most {plan.peak / 1e9:.1f} GB" in text
 
 
 @pytest.mark.slow
