@@ -43,7 +43,8 @@ from full.report.curves import draw_curves
 from full.report.html import write_report
 from full.runs import located, places, read_run
 from full.trainer.checkpoints import Progress, load_checkpoint, save_checkpoint
-from full.trainer.launch import claimed, quiet_exit, start_accelerator
+from full.trainer.launch import claimed, on_main, quiet_exit, start_accelerator
+from full.trainer.outlook import outlook
 from full.trainer.rollout import collect
 from full.trainer.sharding import whole_state, whole_weights
 from full.trainer.state import Trainer, set_up
@@ -92,6 +93,9 @@ def train(
     console.plan(config, plan, trainer.model, trainer.rendered, accelerator, len(trainer.problems))
     progress = Progress()
     messages: list[str] = []
+    on_main(accelerator, lambda: messages.extend(outlook(trainer)))
+    say(*messages)
+    messages = []
     if resume:
         progress, messages = load_checkpoint(run.checkpoints, accelerator, lasting(config))
     sources = {"train": trainer.problems.info.description, "test": trainer.held_out.info.description}

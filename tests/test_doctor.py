@@ -39,7 +39,17 @@ from full.trainer.state import set_up as set_up_trainer
 from tests.helpers import save_small_model, small_run
 from tests.test_training import launch
 
-TITLES = ["Prompt", "End of sequence", "Batches", "Samples", "First update", "Schedule of alpha", "Memory", "Time"]
+TITLES = [
+    "Prompt",
+    "End of sequence",
+    "Batches",
+    "Samples",
+    "First update",
+    "Schedule of alpha",
+    "Memory",
+    "Disk",
+    "Time",
+]
 
 
 @pytest.fixture(scope="module")

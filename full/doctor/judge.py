@@ -26,6 +26,7 @@ from full.doctor.measure import (
     Memory,
     Scored,
     Speed,
+    arithmetic,
     compare_with_policy,
     draw,
     estimate,
@@ -35,7 +36,9 @@ from full.doctor.measure import (
 from full.errors import UserError
 from full.report.glossary import CLIPPED_MEANS
 from full.trainer.batches import BatchPlan
+from full.trainer.floor import GPUS
 from full.trainer.memory import SHARE_OF_GPU
+from full.trainer.outlook import Disk, disk_of
 from full.trainer.state import Trainer
 from full.units import duration, size
 
@@ -112,7 +115,9 @@ def diagnose(trainer: Trainer) -> Iterator[Section]:
     yield first_update_section(config, scored, first)
     yield schedule_section(config, first.signals, drawn.rollout.rewards)
     yield memory_section(config, memory)
-    yield time_section(config, estimate(trainer, drawn, speed), measured=first.grad_norm is not None)
+    yield disk_section(config, disk_of(trainer))
+    seconds = estimate(trainer, drawn, speed)
+    yield time_section(config, seconds, measured=first.grad_norm is not None, floor=arithmetic(trainer, drawn, seconds))
 
 
 def prompt_section(
@@ -404,9 +409,8 @@ def memory_section(config: TrainConfig, memory: Memory, *, failure: str = "") ->
             tokens, measured = max(memory.points)
             text += f"; {size(measured)} measured on {tokens:,}"
         section.fact("activations", text)
-    longest = plan.prompt + plan.completion
     beyond = size(memory.sampling - plan.other - model.resting)
-    rows = f"{beyond} for {plan.rows:,} completions of up to {longest:,} tokens"
+    rows = f"{beyond} for {plan.rows:,} completions of up to {plan.longest:,} tokens"
     section.fact("sampling", rows if plan.rows else "another engine's memory")
     section.fact(
         "at most",
@@ -425,31 +429,35 @@ def memory_section(config: TrainConfig, memory: Memory, *, failure: str = "") ->
 
 
 def less_memory(config: TrainConfig, memory: Memory, what: str = "") -> str:
-    """What to change, the cheapest first: of an update, of sampling or, not knowing, of both."""
-    plan, model = memory.plan, memory.plan.model
-    room = TIGHT * plan.have - plan.other
-    advice = []
-    if what != "an update" and plan.rows:
-        fit = model.rows_that_fit(room, plan.prompt, plan.completion, copies=plan.copies)
-        if 1 <= fit < plan.rows:
-            advice.append(f"--generation_rows {fit}")
-    if what != "sampling":
-        state = model.resting + model.gradients
-        fit = model.tokens_that_fit(state + (room - state) / memory.correction, plan.width)
-        if plan.prompt + plan.completion <= fit < memory.update_tokens:
-            advice.append(f"--micro_batch_tokens {fit}")
-        if not config.gradient_checkpointing and room > state:
-            advice.append("--gradient_checkpointing true")
-    if not advice:
-        advice += ["--lora_rank 16, which needs neither gradients nor moments of the weights"] * (not config.lora_rank)
-        advice += ["several GPUs that share the weights (FSDP)"] * (not model.gathered)
-        advice += ["a smaller model"]
-    return f"Try {', or '.join(advice)}."
+    """What to change; see `MemoryPlan.advice`."""
+    plan = dataclasses.replace(memory.plan, share=TIGHT)  # on a CPU too, where what is chosen is smaller
+    return plan.advice(config, what, tokens=memory.update_tokens, correction=memory.correction)
 
 
-def time_section(config: TrainConfig, seconds: Mapping[str, float], *, measured: bool) -> Section:
-    """How long a run takes, as far as a minute can tell."""
-    section = Section("Time", values=dict(seconds))
+def disk_section(config: TrainConfig, disk: Disk) -> Section:
+    """What the run will write, and what is free."""
+    section = Section("Disk", values={**asdict(disk), "needed": disk.needed})
+    section.fact("needed", disk.told())
+    section.fact("free", size(disk.free) + (f"; {size(disk.held)} are this run's checkpoints" if disk.held else ""))
+    try:
+        warning = disk.warning(config)
+    except UserError as error:
+        section.look(str(error), stop=True)
+    else:
+        if warning:
+            section.look(warning.removeprefix("warning: "))
+    return section
+
+
+def time_section(
+    config: TrainConfig, seconds: Mapping[str, float], *, measured: bool, floor: Mapping[str, float] | None = None
+) -> Section:
+    """How long a run takes, as far as a minute can tell.
+
+    Args:
+        floor: see `arithmetic`.
+    """
+    section = Section("Time", values={**seconds, **(floor or {})})
     section.fact(
         "a batch",
         f"about {duration(seconds['batch'])} to sample and reward, {seconds['tokens_per_second']:,.0f} tokens/s per process",
@@ -460,6 +468,14 @@ def time_section(config: TrainConfig, seconds: Mapping[str, float], *, measured:
     section.fact("an update", f"about {duration(seconds['update'])}, without AdamW's own step")
     section.fact("an evaluation", f"about {duration(seconds['evaluation'])}; there are {seconds['evaluations']:.0f}")
     section.fact("the run", f"about {duration(seconds['run'])} for {plural(config.steps, 'step')}")
+    if floor:
+        section.fact(
+            "the floor",
+            f"matrix products alone take {duration(floor['floor'])} of a step at this device's {floor['rate'] / 1e9:,.0f} "
+            f"GFLOP/s: {floor['share']:.0%} of it",
+        )
+        on_gpus = ", ".join(f"{duration(floor[gpu.name])} on an {gpu.name}" for gpu in GPUS)
+        section.fact("elsewhere", f"by arithmetic a step takes about {on_gpus} (assumptions: full/trainer/floor.py)")
     if seconds["run"] > LONG:
         section.look(
             "that is long: fewer --steps, shorter completions, --engine vllm, a smaller model or more processes."

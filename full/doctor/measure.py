@@ -10,7 +10,7 @@ import dataclasses
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -26,6 +26,7 @@ from full.engines import find_engine
 from full.engines.base import Samples
 from full.logprobs.packing import micro_batches
 from full.rewards.answers import final_answer
+from full.trainer.floor import GPUS, matmul_rate, work_of
 from full.trainer.memory import MemoryPlan, memory_of
 from full.trainer.rollout import Rollout, make_rollout, reward_groups, sample_groups, score_now
 from full.trainer.sharding import clip, whole_weights
@@ -392,6 +393,23 @@ def estimate(trainer: Trainer, drawn: Drawn, speed: Speed) -> dict[str, float]:
         "evaluations": evaluations,
         "run": config.steps * (batch / updates + update) + evaluations * evaluation,
     }
+
+
+def arithmetic(trainer: Trainer, drawn: Drawn, seconds: Mapping[str, float]) -> dict[str, float]:
+    """The floor of a step at this device's rate, its share of the estimated step, and a step's seconds on known GPUs.
+
+    Args:
+        seconds: of `estimate`.
+    """
+    numbers, config = drawn.numbers, trainer.config
+    all_ended = numbers["ended"] + numbers["truncated"] > 1 - 1e-9
+    longest = numbers["longest"] if all_ended else config.max_completion_tokens
+    prompt = sum(map(len, drawn.rollout.prompts)) / len(drawn.rollout.prompts)
+    work = work_of(trainer, prompt=prompt, completion=numbers["expected_length"], longest=longest)
+    rate = -largest(trainer, -matmul_rate(trainer.accelerator.device))  # the slowest process's
+    step = seconds["batch"] / trainer.plan.updates + seconds["update"]
+    floor = work.floor(rate)
+    return {"rate": rate, "floor": floor, "share": floor / step, **{gpu.name: work.step_on(gpu) for gpu in GPUS}}
 
 
 class Stopwatch:

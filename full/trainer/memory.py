@@ -348,7 +348,7 @@ class MemoryPlan:
     @property
     def updating(self) -> float:
         """The most that an update or AdamW's step holds, all of the process included; a long completion goes alone."""
-        tokens = max(self.tokens, self.prompt + self.completion)
+        tokens = max(self.tokens, self.longest)
         update = self.model.updating(tokens, min(self.width, tokens))
         return self.other + max(update, self.model.stepping)
 
@@ -374,6 +374,36 @@ class MemoryPlan:
         sizes = {"micro_batch_tokens": self.tokens, "generation_rows": self.rows}
         told = [f"{name} {sizes[name]}{' (what fits)' * (name in chosen)}" for name in SIZES if sizes[name]]
         return f"memory: {', '.join(told)}: at most about {size(self.peak)} of {size(self.have)}"
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest prompt and completion together."""
+        return self.prompt + self.completion
+
+    def advice(self, config: TrainConfig, what: str = "", *, tokens: int | None = None, correction: float = 1.0) -> str:
+        """What to change where it does not fit, the cheapest first: of "an update", of "sampling" or, not knowing, of both.
+
+        Args:
+            tokens: of a micro-batch, where not as planned.
+            correction: measured over modelled activations.
+        """
+        tokens, room = tokens or self.tokens, self.share * self.have - self.other
+        state, found = self.model.resting + self.model.gradients, []
+        if what != "an update" and self.rows and 1 <= self.rows_that_fit < self.rows:
+            found.append(f"--generation_rows {self.rows_that_fit}")
+        if what != "sampling":
+            fit = self.model.tokens_that_fit(state + (room - state) / correction, self.width)
+            if self.longest <= fit < tokens:
+                found.append(f"--micro_batch_tokens {fit}")
+            if not config.gradient_checkpointing and room > state:
+                found.append("--gradient_checkpointing true")
+        if not found:
+            found += ["--lora_rank 16, which needs neither gradients nor moments of the weights"] * (
+                not config.lora_rank
+            )
+            found += ["several GPUs that share the weights (FSDP)"] * (not self.model.gathered)
+            found += ["a smaller model"]
+        return f"Try {', or '.join(found)}."
 
     @property
     def tokens_that_fit(self) -> int:

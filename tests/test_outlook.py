@@ -1,0 +1,154 @@
+"""What is said before a run: memory, disk and time, on machines that are not here."""
+
+import collections
+import dataclasses
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from full import train
+from full.config import TrainConfig
+from full.doctor.judge import disk_section
+from full.errors import UserError
+from full.trainer import outlook as outlook_module
+from full.trainer.floor import GPUS, KERNELS_OF_A_LAYER, LAUNCH, REACHED, Work, matmul_rate
+from full.trainer.memory import MemoryPlan
+from full.trainer.outlook import Disk, disk_of, gpu_here, outlook
+from tests.fakes import fake_qwen3
+from tests.helpers import save_small_model, small_model, small_run
+from tests.test_doctor import make_memory
+
+Usage = collections.namedtuple("Usage", "total used free")
+
+
+def a_run(tmp_path, *, have: float = 80e9, layers: int = 28, **changes) -> SimpleNamespace:
+    """As much of a trainer of the 1.7B shape as the outlook reads."""
+    config = TrainConfig(output_dir=str(tmp_path / "run"), generation_rows=144, micro_batch_tokens=8192, **changes)
+    plan: MemoryPlan = dataclasses.replace(make_memory().plan, have=have)
+    return SimpleNamespace(
+        config=config,
+        accelerator=SimpleNamespace(device=torch.device("cuda")),
+        memory=plan,
+        model=fake_qwen3("1.7B", layers=layers),
+        run=SimpleNamespace(checkpoints=tmp_path / "run" / "checkpoints"),
+        plan=SimpleNamespace(local_mini_batch=144, local_completions=288, updates=2),
+        prompts=[[0] * 100],
+    )
+
+
+@pytest.fixture
+def disk_with(monkeypatch):
+    def use(free: float) -> None:
+        monkeypatch.setattr(outlook_module.shutil, "disk_usage", lambda path: Usage(1e12, 0, int(free)))
+
+    return use
+
+
+def test_a_checkpoint_of_the_papers_run_is_20_65_gb(tmp_path, disk_with):
+    disk_with(100e9)
+    disk = disk_of(a_run(tmp_path))
+    assert disk.checkpoint / 1e9 == pytest.approx(20.65, abs=0.005)  # weights and two moments in float32
+    # Two are kept while a third is written, and then the model: 62 + 7 GB.
+    assert disk.count == 3 and disk.needed / 1e9 == pytest.approx(3 * 20.647 + 6.882, abs=0.01)
+    assert disk_of(a_run(tmp_path, steps=20, save_every=20)).count == 1
+    assert disk_of(a_run(tmp_path, steps=21, save_every=20)).count == 2
+    assert disk_of(a_run(tmp_path, save_every=0)).count == 1
+    assert disk_of(a_run(tmp_path, keep_checkpoints=1)).count == 2
+
+
+def test_what_a_run_has_written_already_is_room_for_it(tmp_path, disk_with):
+    disk_with(1e9)
+    for name, length in (("step-20/a/weights", 1000), ("step-40/weights", 500), ("other/weights", 7)):
+        path = tmp_path / "run" / "checkpoints" / name
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"0" * length)
+    assert disk_of(a_run(tmp_path, layers=1)).held == 1500
+
+
+def test_a_disk_without_room_stops_the_run_before_its_first_step(tmp_path, disk_with, capsys):
+    model = save_small_model(tmp_path / "model")
+    disk_with(1000)
+    with pytest.raises(UserError, match=r"1 kB free; expected .* for 3 checkpoints of .* --keep_checkpoints 1"):
+        train.main(small_run(model, tmp_path / "run"))
+    assert "evaluating" not in capsys.readouterr().out
+    assert not (tmp_path / "run" / "config.yaml").exists()
+
+
+def test_a_tight_disk_is_a_warning(tmp_path, disk_with, capsys):
+    model = save_small_model(tmp_path / "model")
+    weights = sum(p.nbytes for p in small_model(dtype=torch.float32).parameters())
+    disk_with(4.3 * weights)  # a checkpoint is three times the weights, and the model: 4 of 4.3 are written
+    train.main(small_run(model, tmp_path / "tight", steps=1))
+    assert "warning: the disk is tight: " in capsys.readouterr().out
+    disk_with(100 * weights)
+    train.main(small_run(model, tmp_path / "roomy", steps=1))
+    assert "the disk" not in capsys.readouterr().out  # nothing to say, on a CPU
+
+
+def test_the_doctor_tells_of_the_disk(tmp_path):
+    disk = Disk(checkpoint=20e9, count=3, model=7e9, free=100e9, held=0.0, folder=tmp_path)
+    config = TrainConfig()
+    assert disk_section(config, disk).verdict == "ok"
+    assert disk_section(config, dataclasses.replace(disk, free=70e9)).verdict == "look"
+    short = disk_section(config, dataclasses.replace(disk, free=60e9))
+    assert short.verdict == "stop" and "67 GB for 3 checkpoints of 20 GB and model/" in short.remarks[0][1]
+    resumed = disk_section(config, dataclasses.replace(disk, free=29e9, held=40e9))
+    assert resumed.verdict == "look"  # 27 GB more, of 29
+    assert (
+        "--lora_rank"
+        not in disk_section(dataclasses.replace(config, lora_rank=4), dataclasses.replace(disk, free=1e9)).remarks[0][1]
+    )
+
+
+def test_on_a_gpu_three_lines_are_said(tmp_path, disk_with, monkeypatch):
+    disk_with(500e9)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA H100 80GB HBM3")
+    memory, disk, seconds = outlook(a_run(tmp_path))
+    assert memory == "fits: about 46 GB of 80 GB of the GPU's memory (57%)"
+    assert disk == "disk: 68.8 GB for 3 checkpoints of 20.6 GB and model/; 500 GB are free"
+    assert seconds.startswith("time: about ") and "with completions of 512 tokens" in seconds
+    tight, _, _ = outlook(a_run(tmp_path, have=50e9))
+    assert tight.startswith("warning: sampling needs about 46 GB of 50 GB") and "--generation_rows 190" in tight
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Tesla T4")
+    assert "not estimated" in outlook(a_run(tmp_path))[-1]
+
+
+# The floor
+
+
+def a_step(**changes) -> Work:
+    values = {
+        "body": 1e9, "head": 1e8, "attention": 1e5, "layers": 10, "cache": 1e5, "frozen": False, "rows": 10.0, "prompts": 2.0,
+        "prompt": 100.0, "completion": 50.0, "longest": 80.0, "rescored": 0.5, "batch": 20, "rows_at_once": 8, "updates": 2,
+    }  # fmt: skip
+    return Work(**(values | changes))
+
+
+def test_operations_by_hand():
+    work = a_step()
+    # A token of a completion: 2 (1e9 + 1e8) + 4 x 1e5 x 125; 500 of them, and 200 of prompts without the head.
+    forward = 500 * (2.2e9 + 5e7) + 200 * 2e9
+    assert work.operations(1.0) == pytest.approx(forward)
+    assert work.step_operations == pytest.approx(
+        (1 + 3 + 0.5) * forward
+    )  # sampled, forward, twice backward, half scored
+    assert a_step(frozen=True).step_operations == pytest.approx(3.5 * forward)
+    assert work.floor(1e12) == pytest.approx(4.5 * forward / 1e12)
+
+
+def test_seconds_on_a_gpu_by_hand():
+    gpu = gpu_here("NVIDIA H100 80GB HBM3")
+    assert gpu is GPUS[0] and gpu_here("NVIDIA H200").bandwidth == 4.8e12 and gpu_here("Tesla T4") is None
+    work = a_step()
+    launches = 10 * KERNELS_OF_A_LAYER * LAUNCH
+    assert work.sampling_on(gpu) == pytest.approx(3 * 80 * launches / 2)  # 20 rows in three passes, for two updates
+    # 7 rows of 125 tokens read 2.2e9 + 7 x 125 x 1e5 bytes a token: 0.7 ms; with 100 times the weights that decides.
+    heavy = a_step(body=1e11)
+    assert heavy.sampling_on(gpu) == pytest.approx(3 * 80 * (2 * (1e11 + 1e8) + 20 / 3 * 125 * 1e5) / 3.35e12 / 2)
+    assert work.update_on(gpu) == pytest.approx(work.operations(3.5) / (REACHED * 989e12))
+    assert work.step_on(gpu) == work.sampling_on(gpu) + work.update_on(gpu)
+
+
+def test_the_rate_of_this_machine_is_one():
+    assert 1e9 < matmul_rate(torch.device("cpu")) < 1e14
