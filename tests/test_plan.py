@@ -1,0 +1,38 @@
+"""The plan for larger models: sizes from outside, what fits, and the page that quotes it."""
+
+from pathlib import Path
+
+import pytest
+
+from full.doctor import plan
+from full.doctor.plan import GPUS, Setup, estimate, memory_of_shape
+
+PAGE = Path(__file__).parents[1] / "notebooks" / "results" / "PLAN_7B.md"
+
+
+@pytest.mark.parametrize(("shape", "parameters"), [("1.7B", 1.72e9), ("8B", 8.19e9), ("32B", 32.8e9)])
+def test_layers_are_extended_to_the_published_number_of_parameters(shape, parameters):
+    memory, found = memory_of_shape(Setup(model=shape, gpus=1))
+    assert found == pytest.approx(parameters, rel=2e-3)
+    # float32: weights 4 bytes a parameter, as many for the gradient, twice as many for AdamW's moments.
+    assert (memory.weights, memory.gradients, memory.moments) == pytest.approx((4 * found, 4 * found, 8 * found))
+
+
+def test_sharing_and_adapters_make_it_fit():
+    alone = estimate(Setup(model="8B", gpus=1), GPUS["H100"])
+    shared = estimate(Setup(model="8B", gpus=8), GPUS["H100"])
+    assert (alone.fits, shared.fits) == (False, True)
+    assert alone.updating > 16 * 8.19e9 > 5 * shared.updating / 3  # 16 bytes a parameter, an eighth of it shared
+    assert shared.sampling > 2 * 8.19e9  # all weights in bfloat16, gathered
+    assert shared.sample > shared.update > 0
+
+
+def test_the_page_quotes_the_command():
+    row = next(line for line in plan.table("H100", plan.PRICE, [Setup(model="8B", gpus=8)]) if line.startswith("| 8B"))
+    assert row in PAGE.read_text(encoding="utf-8"), "write it anew: python -m full.doctor.plan --page PLAN_7B.md"
+
+
+@pytest.mark.slow
+def test_the_page_has_the_whole_table():
+    page = PAGE.read_text(encoding="utf-8")
+    assert plan.with_table(page) == page
