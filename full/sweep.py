@@ -1,6 +1,7 @@
 """Run a table of settings times seeds: `python full/sweep.py full/configs/experiments/NAME.yaml`.
 
     python full/sweep.py FILE --dry-run          # what would run, and what is done already
+    python full/sweep.py FILE --table            # the table of what is finished so far
     python full/sweep.py FILE --jobs 2           # so many runs side by side; default: as many as there are cores
     python full/sweep.py FILE --row 3            # this run alone: one line of a job array on a cluster
 
@@ -288,6 +289,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = CommandParser(prog="python full/sweep.py", description=str(__doc__).split("\n\n")[0], allow_abbrev=False)
     parser.add_argument("file", metavar="FILE", help="A sweep file, e.g. full/configs/experiments/stale_update.yaml.")
     parser.add_argument("--dry-run", action="store_true", help="Print the rows and what is done, and run nothing.")
+    parser.add_argument("--table", action="store_true", help="Show the table of what is finished, and run nothing.")
     parser.add_argument("--row", type=int, metavar="K", help="Run this row alone, from 0.")
     parser.add_argument("--jobs", type=int, default=0, metavar="N", help="Runs side by side. Default: one a core.")
     parser.add_argument("--out", default="runs/sweeps", metavar="DIR", help="Where sweeps are. Default: runs/sweeps.")
@@ -309,8 +311,8 @@ def main(argv: list[str] | None = None) -> None:
             print(f"{number:3d} {run.state:5s} {run.folder}: {' '.join(run.words)}")
         return
     chosen = sweep.runs if args.row is None else [sweep.runs[args.row]]
-    open_runs = [run for run in chosen if not run.finished]
-    print(f"{len(chosen)} runs, {len(chosen) - len(open_runs)} of them done already", flush=True)
+    open_runs = [run for run in chosen if not run.finished and not args.table]
+    print(f"{len(chosen)} runs, {sum(run.finished for run in chosen)} of them done already", flush=True)
     failures = perform_all(open_runs, args.jobs or available_cores()) if open_runs else []
     rows = results(sweep)
     if rows and args.row is None:

@@ -186,10 +186,10 @@ def memory_of_shape(setup: Setup) -> tuple[MemoryModel, float]:
     """
     at = {}
     for layers in (2, 3):
-        options = {"lora_rank": setup.lora_rank, "checkpointing": setup.checkpointing}
-        model = bare_model(setup.model, layers, **options)
-        shards = {"weight_shards": setup.gpus, "state_shards": setup.gpus}
-        memory = memory_model(model, autocast=torch.bfloat16, device="cuda", **shards)
+        model = bare_model(setup.model, layers, lora_rank=setup.lora_rank, checkpointing=setup.checkpointing)
+        memory = memory_model(
+            model, autocast=torch.bfloat16, device="cuda", weight_shards=setup.gpus, state_shards=setup.gpus
+        )
         at[layers] = dataclasses.asdict(memory), float(sum(p.numel() for p in model.parameters()))
     (two, count_2), (three, count_3) = at[2], at[3]
     more = SHAPES[setup.model]["num_hidden_layers"] - 2

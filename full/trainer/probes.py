@@ -66,14 +66,9 @@ def confidence(trainer: Trainer, metrics: Mapping[str, Any]) -> None:
     )
     mask = torch.arange(logps.shape[1]) < torch.tensor([len(ids) for ids in completions])[:, None]
     answers = torch.tensor([answer_number(texts[row]) for row in of_group]).view(problems, group)
-    readings = read_confidence(
-        GroupBatch(
-            *(part.view(problems, group, -1) for part in (logps, logps, mask)), rewards=rewards[:, :group].to(logps)
-        ),
-        entropies.view(problems, group, -1),
-        answers,
-        trainer,
-    )
+    logps = logps.view(problems, group, -1)
+    batch = GroupBatch(logps, logps, mask.view(problems, group, -1), rewards[:, :group].to(logps))
+    readings = read_confidence(batch, entropies.view(problems, group, -1), answers, trainer)
     numbers = {"success": success.mean().item(), "sd success": success.std().item()}
     for name, values in readings.items():
         constant = bool((values == values[0]).all() or (success == success[0]).all())
