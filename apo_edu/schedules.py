@@ -57,7 +57,10 @@ def group_signals(
     """Read a schedule's signals off a batch: one function for the bandit and for the trainer.
 
     The paper's confidence is one minus the normalised entropy "of the candidate set". Which distribution that is decides
-    what the schedule does, so it is named (the names and the default are ours; notebook 05 shows the effect):
+    what the schedule does, so it is named (the names and the default are ours; notebook 05 shows the effect). "tokens" is the
+    default by experiment 8 (notebooks/results/confidence.csv, confidence_bandit.csv): of six readings it ranks problems best by
+    their true success rates, on a language model at the start and at the end of training. It is near 1 there throughout, so
+    that alpha follows the improvement alone; "answers" ranks less well and rises with the success rate.
 
     * "tokens": the policy's own choice at each token, averaged; pass it as `token_entropy`, normalised to [0, 1]. In a
       bandit this is the entropy of the arms.

@@ -74,6 +74,7 @@ def draw(table: Table) -> tuple[Figure, str]:
                     rows[f"{label}\n{name}"] = row
         plotting.differences(ax, rows)
         ax.tick_params(axis="y", labelsize=8)
+        ax.locator_params(axis="x", nbins=5)
         ax.set(xlabel=f"{metric} minus APO's", title=metric)
     return made, "Differences to APO as published, alpha 0.9, on equal seeds; Student's intervals over seeds."
 
