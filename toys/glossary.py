@@ -71,6 +71,7 @@ WORDS = {
     "mode": Word("A peak of a distribution.", "01"),
     "mode covering, mode seeking": Word("Spreading over all of the target's peaks; settling on one.", "02"),
     "nats": Word("Unit of divergences and log-probabilities with the natural logarithm.", "01"),
+    "off policy": Word("Learning from samples of an older policy, as the second update of a batch does.", "11"),
     "on policy": Word("Learning from samples of the policy as it is.", "03"),
     "PPO": Word("Policy gradient with a clipped ratio; RLHF's usual optimiser.", "04"),
     "quartiles": Word(
