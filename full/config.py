@@ -128,6 +128,12 @@ class TrainConfig:
         group=RUN,
         free_on_resume=True,
     )
+    allow_cpu: bool = option(
+        False,
+        "Train on the CPU also with a large model, or beside a GPU that torch cannot use; without it such a run stops.",
+        group=RUN,
+        free_on_resume=True,
+    )
     cpu_threads: int = option(
         0, "Threads of each process on a CPU; 0 shares the cores among the processes.", group=RUN, range=at_least(0)
     )
@@ -226,6 +232,14 @@ class TrainConfig:
         group=SAMPLING,
     )
     engine: str = option("hf", "What samples. {names}", group=SAMPLING, names=names_of_engines)
+    vllm_memory: float = option(
+        0.3,
+        "Share of a GPU's memory (of the machine's, on a CPU) for vLLM's weights and cache; on a GPU it lets go of it during "
+        "updates.",
+        group=SAMPLING,
+        range=between(0, 1, open_low=True),
+        free_on_resume=True,
+    )
     importance_cap: float = option(
         2.0,
         "Cap of the importance weights that correct an engine whose probabilities differ from the policy's.",
@@ -434,6 +448,12 @@ class TrainConfig:
     push_to_hub: str | None = option(
         None,
         "Hub id, OWNER/NAME, that model/ is uploaded to after the run, as a private repository; nothing is uploaded without.",
+        group=FILES,
+        free_on_resume=True,
+    )
+    model_dtype: Literal["same", "bfloat16"] = option(
+        "same",
+        "Type of the weights in model/: as they were trained, or bfloat16, half the size; adapters stay as they are.",
         group=FILES,
         free_on_resume=True,
     )

@@ -13,6 +13,10 @@ class CheckpointError(RuntimeError):
     """A checkpoint could not be written; the run can be resumed from the one before."""
 
 
+class NoRoomError(RuntimeError):
+    """Memory ran out where nothing could be halved; says what to try."""
+
+
 class NotFiniteError(RuntimeError):
     """A log-probability, coefficient or gradient is NaN or infinite; no update was made."""
 
@@ -28,6 +32,11 @@ class Stopped(Exception):
     def __init__(self, outcome: str, number: int) -> None:
         super().__init__(outcome)
         self.code = 128 + number
+
+
+def one_line(error: BaseException) -> str:
+    """What an exception says, in one line of bearable length."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 # What a terminal would obey, or a reader cannot see, and what stands for it. Tab and newline stay.

@@ -8,6 +8,7 @@ schedule's signals, update alpha, turn the objective into one coefficient per to
 micro-batches. The objective ties a group together and sees the groups of all processes; the model sees a weighted sum.
 """
 
+import errno
 import os
 import sys
 import time
@@ -32,9 +33,13 @@ if __name__ == "__main__":
     if os.environ.get("RANK", "0") == "0":
         print("starting: loading torch and transformers, about ten seconds", flush=True)
 
+import torch
+from safetensors import SafetensorError
+
 from apo_edu import FailureMonitor
 from full.data.order import ProblemOrder
-from full.errors import CheckpointError, NotFiniteError, RewardError, Stopped, UserError
+from full.errors import CheckpointError, NoRoomError, NotFiniteError, RewardError, Stopped, UserError, one_line
+from full.halving import room_or_advice
 from full.models.card import write_card
 from full.models.loading import save_policy
 from full.models.origin import model_origin
@@ -74,6 +79,7 @@ def main(argv: list[str] | None = None, *, started_by: int | None = None) -> Non
             console = Console(accelerator.is_main_process)
             if not examining:
                 held.enter_context(claimed(config, accelerator, resume=bool(resume)))
+            held.enter_context(room_or_advice(config))
             trainer = set_up(config, accelerator, resume=bool(resume), say=console.line)
         if examining:
             from full.doctor.print import examine
@@ -121,7 +127,8 @@ def train(
         progress.seconds = time.perf_counter() - started
         run.sync()
         keep, options = config.keep_checkpoints, lasting(config)
-        save_checkpoint(run.checkpoints, accelerator, progress, keep=keep, options=options)
+        fault = save_checkpoint(run.checkpoints, accelerator, progress, keep=keep, options=options)
+        say(*[f"warning: {fault}"] * bool(fault))
 
     with console.progress(config, progress.step) as bar:
         while progress.step < config.steps or progress.unlogged is not None:
@@ -181,13 +188,7 @@ def finish(
     with stop.at_once(f"stopped after the last step, before its evaluation; go on with --resume {run.path}"):
         eval_after = trainer.evaluate()
     stop.when = "when the model and the report are written"
-    state = whole_state(accelerator, trainer.policy)
-    with whole_weights(trainer.policy):
-        if accelerator.is_main_process:
-            folder, merge = run.path / "model", config.merge_lora
-            save_policy(
-                trainer.model, trainer.engine.tokenizer, folder, merge=merge, state=state, generation=trainer.generation
-            )
+    write_model(trainer)
     if accelerator.is_main_process:
         assert progress.eval_before is not None
         summary = summarize(config, progress.eval_before, eval_after, progress.seconds)
@@ -203,6 +204,27 @@ def finish(
     trainer.close()
 
 
+def write_model(trainer: Trainer) -> None:
+    """Write model/, on the main process.
+
+    Raises:
+        CheckpointError: it could not be written; the run goes on from its last checkpoint.
+    """
+    config, accelerator, folder = trainer.config, trainer.accelerator, trainer.run.path / "model"
+    state = whole_state(accelerator, trainer.policy)
+    dtype = None if config.model_dtype == "same" else getattr(torch, config.model_dtype)
+    options = {"merge": config.merge_lora, "state": state, "dtype": dtype, "generation": trainer.generation}
+    with whole_weights(trainer.policy):
+        if accelerator.is_main_process:
+            try:
+                save_policy(trainer.model, trainer.engine.tokenizer, folder, **options)
+            except (OSError, SafetensorError) as error:
+                raise CheckpointError(
+                    f"{folder} could not be written ({one_line(error)}); the training is done. Make room and go on with "
+                    f"--resume {trainer.run.path}"
+                ) from error
+
+
 def is_due(step: int, every: int) -> bool:
     """Whether something done every so many steps is due; 0 is never."""
     return every > 0 and step % every == 0
@@ -216,8 +238,13 @@ def run_and_report(argv: list[str] | None = None, *, started_by: int | None = No
         quiet_exit(str(stopped), stopped.code)
     except (UserError, RewardError) as error:
         quiet_exit(f"error: {error}", getattr(error, "code", 2))
-    except (CheckpointError, NotFiniteError) as error:
+    except (CheckpointError, NoRoomError, NotFiniteError) as error:
         quiet_exit(f"error: {error}", 1)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        what = f" {error.filename}" if error.filename else ""
+        quiet_exit(f"error: the disk is full ({error.strerror}{what}). Make room and go on with --resume RUN", 1)
 
 
 if __name__ == "__main__":

@@ -33,15 +33,16 @@ def child(arguments: list[str], log: str, prepare: Callable[[], None] | None) ->
     train.run_and_report(arguments)
 
 
-def fill_the_disk(file_size: int) -> None:
-    """Make writes fail half way from step 4 on, as on a full disk: with its signal ignored, the limit is an error."""
+def fill_the_disk(file_size: int, first: int = 4, room_again: int = 1000) -> None:
+    """Make writes fail half way from a step on, as on a full disk: with its signal ignored, the limit is an error."""
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     original = train.save_checkpoint
 
     def save(folder, accelerator, progress, **options):
-        if progress.step == 4:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, resource.RLIM_INFINITY))
-        original(folder, accelerator, progress, **options)
+        if progress.step in (first, room_again):
+            limit = file_size if progress.step == first else resource.RLIM_INFINITY
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+        return original(folder, accelerator, progress, **options)
 
     train.save_checkpoint = save
 

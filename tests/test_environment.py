@@ -34,6 +34,12 @@ def test_every_requirement_is_pinned_within_its_range():
     assert all("==" not in text for text in PROJECT["dependencies"])  # the library itself asks for a range
 
 
+def test_accelerate_is_new_enough_to_resume_sharded_state():
+    # 1.12 fails at it.
+    specifier = required()["accelerate"].specifier
+    assert specifier.contains("1.15.0") and not specifier.contains("1.14.9")
+
+
 def test_conda_gets_the_same_set():
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())
     python = next(item for item in environment["dependencies"] if str(item).startswith("python"))

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -16,7 +18,9 @@ from full import train
 from full.config import TrainConfig
 from full.errors import UserError
 from full.logprobs.tokens import token_logps
+from full.models.adapters import keep_base_in
 from full.models.loading import load_model, save_policy
+from full.trainer import state
 from tests.helpers import metrics_without_times, save_small_model, small_run
 
 ROOT = Path(__file__).parents[1]
@@ -174,6 +178,95 @@ def test_adapters_on_adapters_are_refused(folder, tmp_path):
         UserError, match=r"holds adapters and lora_rank is 4; expected whole weights.*--merge_lora true"
     ):
         load(tmp_path, lora_rank=4)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("checkpointing", [True, False])
+def test_a_base_kept_in_half_precision_computes_what_autocast_computes(tmp_path, tied, checkpointing):
+    folder = save_small_model(tmp_path / "base", tie_word_embeddings=tied)
+    options = {"weights": "float32", "gradient_checkpointing": checkpointing}
+    cast, kept = (moved(load(folder, **options)) for _ in range(2))
+    keep_base_in(kept, torch.bfloat16)
+    half = {name for name, parameter in kept.named_parameters() if parameter.dtype == torch.bfloat16}
+    layers = {name for name in half if name.endswith("base_layer.weight")}
+    assert len(layers) == 14 and half - layers == (set() if tied else {"lm_head.weight"})
+    found = []
+    for model in (cast, kept):
+        with torch.autocast("cpu", torch.bfloat16):
+            values, entropies = token_logps(model, IDS, MASK, COMPLETION, with_entropy=True)
+            values.sum().backward()
+            own = model(IDS).logits
+        found.append([values, entropies, own, *[p.grad for p in model.parameters() if p.requires_grad]])
+    assert len(found[0]) == 3 + 28
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+    assert (found[0][0] - logps(cast).detach()).abs().max() > 1e-4  # it was half precision
+
+
+def test_a_run_with_its_base_in_half_precision_is_the_run_under_autocast(folder, tmp_path, monkeypatch):
+    def half_precision(*args, **options):
+        return Accelerator(cpu=True, mixed_precision="bf16")
+
+    AcceleratorState._reset_state(reset_partial_state=True)  # accelerate keeps the precision of a process's first one
+    monkeypatch.setattr(train, "start_accelerator", half_precision)
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(state, "keep_base_in", lambda *args: None)
+            train.main(small_run(folder, tmp_path / "cast", lora_rank=2, steps=4))
+        for name, merge in (("kept", False), ("merged", True)):
+            train.main(small_run(folder, tmp_path / name, lora_rank=2, steps=4, merge_lora=merge))
+        shutil.copytree(tmp_path / "kept", tmp_path / "resumed")
+        shutil.rmtree(tmp_path / "resumed" / "checkpoints" / "step-4")
+        train.main(["--resume", str(tmp_path / "resumed")])
+    finally:
+        AcceleratorState._reset_state(reset_partial_state=True)
+    runs = [metrics_without_times(tmp_path / name) for name in ("cast", "kept", "merged", "resumed")]
+    assert runs[0] == runs[1] == runs[2] == runs[3]
+    assert runs[0][0]["mismatch_max"] > 0  # half precision
+    ours, theirs = (
+        load_file(tmp_path / name / "checkpoints" / "step-4" / "model.safetensors") for name in ("kept", "cast")
+    )
+    assert {ours[name].dtype for name in ours if ".base_layer." in name} == {torch.bfloat16}
+    assert all(torch.equal(ours[name], theirs[name].to(ours[name].dtype)) for name in theirs)
+    adapters = [
+        load_file(tmp_path / name / "model" / "adapter_model.safetensors") for name in ("cast", "kept", "resumed")
+    ]
+    assert all(torch.equal(adapters[0][name], other[name]) for other in adapters[1:] for name in adapters[0])
+    merged = load_file(tmp_path / "merged" / "model" / "model.safetensors")
+    assert {tensor.dtype for tensor in merged.values()} == {torch.float32}
+    base = load_file(folder / "model.safetensors")["model.layers.0.mlp.up_proj.weight"]
+    of_layer = "base_model.model.model.layers.0.mlp.up_proj.lora_{}.weight"
+    delta = 2.0 * adapters[1][of_layer.format("B")] @ adapters[1][of_layer.format("A")]
+    # What was trained: the base as autocast rounds it, and the adapters unrounded on top.
+    torch.testing.assert_close(
+        merged["model.layers.0.mlp.up_proj.weight"], base.bfloat16().float() + delta, rtol=0, atol=1e-7
+    )
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("merge", [True, False])
+def test_a_model_is_written_in_half_the_size(tmp_path, tied, merge):
+    folder = save_small_model(tmp_path / "base", tie_word_embeddings=tied)
+    model = moved(load(folder, weights="float32")) if merge else load(folder, weights="float32", lora_rank=0)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    for name, dtype in (("whole", None), ("half", torch.bfloat16)):
+        save_policy(model, tokenizer, tmp_path / name, merge=merge, dtype=dtype)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    whole, half = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "half"))
+    assert half.keys() == whole.keys()
+    assert all(
+        value.dtype == torch.bfloat16 and torch.equal(value, whole[name].bfloat16()) for name, value in half.items()
+    )
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "half", dtype="auto").dtype == torch.bfloat16
+
+
+def test_a_run_writes_its_model_in_half_the_size(folder, tmp_path):
+    train.main(small_run(folder, tmp_path / "run", steps=1, model_dtype="bfloat16"))
+    saved = load_file(tmp_path / "run" / "model" / "model.safetensors")
+    (checkpoint,) = (tmp_path / "run" / "checkpoints").glob("step-1")
+    trained = load_file(checkpoint / "model.safetensors")
+    assert saved and all(torch.equal(value, trained[f"model.{name}"].bfloat16()) for name, value in saved.items())
+    assert {value.dtype for value in trained.values()} == {torch.float32}
 
 
 def test_a_run_moves_the_adapters_and_nothing_else(folder, run):

@@ -142,10 +142,10 @@ def test_a_prompt_is_computed_once_for_its_completions():
     it = sampler(model)
     shared = it.sample(prompts, keys)
     assert shapes == [(5, 5), *[(15, 1)] * 7]  # five prompts give the first of eight tokens
-    it.rows_at_once = 1
+    it.rows.size = 1
     alone = it.sample(prompts, keys)
     shapes.clear()
-    it.plain, it.rows_at_once = False, 64
+    it.plain, it.rows.size = False, 64
     by_generate = it.sample(prompts, keys)
     assert shapes[0] == (5, 4)  # generate wants the last token of each prompt for itself
     for other in (alone, by_generate):

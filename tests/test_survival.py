@@ -139,14 +139,37 @@ def test_a_full_disk_leaves_the_last_checkpoint(model, reference, tmp_path):
     run = tmp_path / "run"
     process = start(small_run(model, run, steps=10), partial(fill_the_disk, 20_000))
     process.join(60)
+    # The run went on without checkpoints, and ended where model/ did not fit either.
     assert process.exitcode == 1
     said = log_of(run).read_text()
     assert "Traceback" not in said
-    assert "checkpoint of step 4 could not be written" in said
-    assert f"--resume {run}" in said
-    assert [path.name for path in checkpoints(run / "checkpoints")] == ["step-2", "step-3"]
+    for step in range(4, 11):
+        assert f"warning: the checkpoint of step {step} could not be written (" in said
+    assert f"the run goes on, and the last checkpoint is {run / 'checkpoints' / 'step-3'}" in said
+    assert f"{run / 'model'} could not be written" in said and f"--resume {run}" in said
+    assert [path.name for path in (run / "checkpoints").iterdir()] in (["step-2", "step-3"], ["step-3", "step-2"])
     finish(run)
     same(run, reference)
+
+
+def test_a_disk_that_is_full_for_a_while_costs_some_checkpoints_and_nothing_else(model, reference, tmp_path):
+    run = tmp_path / "run"
+    process = start(small_run(model, run, steps=10, keep_checkpoints=1), partial(fill_the_disk, 20_000, 4, 7))
+    process.join(60)
+    assert process.exitcode == 0, log_of(run).read_text()
+    assert log_of(run).read_text().count("could not be written") == 3
+    assert [path.name for path in (run / "checkpoints").iterdir()] == ["step-10"]
+    same(run, reference)
+
+
+def test_a_run_without_any_checkpoint_stops_when_the_first_cannot_be_written(model, tmp_path):
+    run = tmp_path / "run"
+    process = start(small_run(model, run, steps=10), partial(fill_the_disk, 20_000, 1))
+    process.join(60)
+    assert process.exitcode == 1
+    said = log_of(run).read_text()
+    assert "error: the checkpoint of step 1 could not be written" in said and "Traceback" not in said
+    assert f"Make room and go on with --resume {run}" in said and lines(run) == 1
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import copy
 import importlib.util
 import os
 import sys
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
@@ -11,12 +12,15 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
+from full import train
 from full.engines.base import end_ids
+from full.engines.hf import Sampler
 from full.engines.vllm import VllmSampler, require_vllm, sampling_seed
 from full.errors import UserError
 from full.models.adapters import merged_weights
 from full.models.tiny import make_tokenizer
-from tests.helpers import save_small_model, small_model
+from full.trainer import update
+from tests.helpers import save_small_model, small_model, small_run
 
 PROMPTS = [[5, 6, 7], [8, 9], [10, 11, 12, 13, 14], [15, 16]]
 
@@ -32,6 +36,7 @@ class FakeLLM:
 
     def generate(self, prompts, parameters, **options):
         self.prompts, self.parameters, self.options_of_generate = prompts, parameters, options
+        self.calls.append(("generate", None))
         answers = [((7, 8, 2), [-0.5, -0.25, -0.125]), ((9,), [-2.0])]
         return [
             SimpleNamespace(
@@ -54,6 +59,12 @@ class FakeLLM:
 
     def apply_model(self, function):
         self.calls.append(("apply_model", function.__name__))
+
+    def sleep(self, level):
+        self.calls.append(("sleep", level))
+
+    def wake_up(self):
+        self.calls.append(("wake_up", None))
 
     def reset_prefix_cache(self):
         self.calls.append(("reset_prefix_cache", None))
@@ -82,7 +93,7 @@ def engine(name, **changes):
 
 
 def test_the_engine_is_in_this_process_neutral_and_as_long_as_it_must_be(fake_vllm, small, monkeypatch):
-    options = engine(small, gpu_memory_utilization=0.4).llm.options
+    options = engine(small, memory=0.4).llm.options
     assert options["model"] == small and options["dtype"] == "float32"
     assert options["generation_config"] == "vllm"
     assert options["logprobs_mode"] == "processed_logprobs"
@@ -142,6 +153,46 @@ def test_refresh_hands_over_the_present_weights_and_forgets_what_was_cached(fake
     assert function == "_renew_tied_heads"
     assert weights["model.norm.weight"].tolist() == [3.0] * 16
     assert weights.keys() == {name for name in model.state_dict() if name != "lm_head.weight"}  # tied
+
+
+def test_on_a_gpu_it_sleeps_while_the_policy_is_updated(fake_vllm, small, monkeypatch):
+    on_cpu = engine(small)
+    assert not on_cpu.llm.options["enable_sleep_mode"]
+    on_cpu.rest()
+    on_cpu.sample([[5]], [(0, 0, 0)])
+    assert on_cpu.llm.calls == [("generate", None)]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    it = engine(small, memory=0.6)
+    assert it.llm.options["enable_sleep_mode"] and it.llm.options["gpu_memory_utilization"] == 0.6
+    it.rest()
+    it.rest()  # once is enough
+    it.refresh(small_model(dtype=torch.float32))  # weights go to one who is awake
+    it.sample([[5]], [(0, 0, 0)])
+    it.rest()
+    it.sample([[5]], [(0, 0, 1)])  # without new weights: those it has, which level 2 would have lost
+    names = [name for name, _ in it.llm.calls]
+    refreshed = ["reload_weights", "apply_model", "reset_prefix_cache"]
+    assert names == ["sleep", "wake_up", *refreshed, "generate", "sleep", "wake_up", "generate"]
+    assert ("sleep", 1) in it.llm.calls
+
+
+def test_a_run_lets_its_engine_rest_after_sampling_and_after_an_evaluation(small, tmp_path, monkeypatch):
+    calls = []
+    for name in ("refresh", "sample", "rest"):
+        original = getattr(Sampler, name)
+
+        def noted(self, *args, name=name, original=original, **options):
+            calls.append(name)
+            return original(self, *args, **options)
+
+        monkeypatch.setattr(Sampler, name, noted)
+    monkeypatch.setattr(
+        update, "train_step", lambda *a, original=update.train_step: calls.append("update") or original(*a)
+    )
+    monkeypatch.setattr(train, "train_step", update.train_step)
+    train.main(small_run(Path(small), tmp_path / "run", steps=2, epochs=1))
+    sampled = ["refresh", "sample", "rest"]
+    assert calls == [*sampled, *sampled, "update", "update", *sampled]  # evaluation, batch, two updates, evaluation
 
 
 def test_adapters_are_merged_on_the_way_and_the_model_is_left_alone():

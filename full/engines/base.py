@@ -30,12 +30,17 @@ class Engine(Protocol):
     exact: whether its log-probabilities are the policy's up to rounding, so that nothing needs to be scored again.
     eos_ids: what ends a sequence.
     max_new_tokens: longest completion, tokens.
+    halvings: how often memory ran out and the rows sampled at once were halved.
     """
 
     exact: bool
     tokenizer: Any
     eos_ids: list[int]
     max_new_tokens: int
+
+    @property
+    def halvings(self) -> int:
+        """See above."""
 
     def refresh(self, model: nn.Module) -> None:
         """Take over the policy's present weights; called before every batch of samples and every evaluation."""
@@ -53,6 +58,9 @@ class Engine(Protocol):
         greedy: whether to take the likeliest tokens instead, for all rows or for each.
         limit: tokens at most; None is max_new_tokens.
         """
+
+    def rest(self) -> None:
+        """Leave the memory to the policy, as far as it can: nothing is sampled for a while."""
 
     def texts(self, completions: Sequence[Sequence[int]]) -> list[str]:
         """The completions as text, without special tokens."""

@@ -3,6 +3,7 @@
 import inspect
 import itertools
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from full.engines.base import Samples, end_ids, up_to_end
 from full.errors import UserError
+from full.halving import Halving
 from full.logprobs.scoring import own_logps
 
 # Share of a batch that has ended at which its ended rows leave it. The cache is copied then, as it is for every token
@@ -143,7 +145,7 @@ class Sampler:
         seed: of `sample_uniforms`.
         temperature: > 0.
         max_new_tokens: longest completion, tokens.
-        rows_at_once: completions generated together: memory, never the result.
+        rows_at_once: completions generated together: memory, never the result. Where they do not fit, half of them.
         exact: False where scoring computes in other numerics than sampling, as autocast does.
     """
 
@@ -159,15 +161,24 @@ class Sampler:
         exact: bool = True,
     ) -> None:
         self.model, self.tokenizer, self.seed, self.exact = model, tokenizer, seed, exact
-        self.temperature, self.max_new_tokens, self.rows_at_once = temperature, max_new_tokens, rows_at_once
+        self.temperature, self.max_new_tokens = temperature, max_new_tokens
+        self.rows = Halving("generation_rows", rows_at_once)
         self.eos_ids, self.plain = end_ids(model, tokenizer), decodes_plainly(model)
         self.shares = caches_only_keys_and_values(model)
         self.pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else self.eos_ids[0]
         # generate() fills whatever a GenerationConfig leaves open from the model's own, so that one must be neutral too.
         model.generation_config = GenerationConfig(eos_token_id=self.eos_ids, pad_token_id=self.pad_id)
 
+    @property
+    def halvings(self) -> int:
+        """How often memory ran out and the rows sampled at once were halved."""
+        return self.rows.count
+
     def refresh(self, model: nn.Module) -> None:
         """Nothing to do: it samples from the policy itself."""
+
+    def rest(self) -> None:
+        """Nothing to do: keys and values are gone when a call ends."""
 
     def close(self) -> None:
         """Nothing to do."""
@@ -197,12 +208,19 @@ class Sampler:
         complete = self._decode if self.plain else self._generate
         was_training = self.model.training
         self.model.eval()
-        for rows in even_parts(order, self.rows_at_once):
+        parts, done = even_parts(order, self.rows.size), 0
+        while parts:
+            rows = parts.pop(0)
             chosen = [prompts[i] for i in rows], [keys[i] for i in rows], [likeliest[i] for i in rows]
-            found, values = complete(*chosen, limit or self.max_new_tokens)
-            for i, ids in zip(rows, found, strict=True):
+            answer, why = self.rows.attempt(partial(complete, *chosen, limit or self.max_new_tokens))
+            if answer is None:
+                self.rows.halve(why, tried=len(rows), whole=len(rows) == 1)
+                parts = even_parts(order[done:], self.rows.size)
+                continue
+            for i, ids in zip(rows, answer[0], strict=True):
                 completions[i] = ids
-            known.append(values)
+            known.append(answer[1])
+            done += len(rows)
         self.model.train(was_training)
         if any(likeliest):
             return Samples(completions)

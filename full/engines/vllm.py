@@ -60,7 +60,8 @@ class VllmSampler:
     does not depend on the batch it is in, but for ties: kernels round differently in batches of other sizes, and where two
     tokens are equally good to the last digits the other may be taken. VLLM_BATCH_INVARIANT=1 excludes that on some GPUs.
 
-    With several processes each has an engine of its own on its own GPU.
+    With several processes each has an engine of its own on its own GPU. On a GPU it sleeps while it does not sample: its
+    cache is let go and its weights lie in the machine's memory, so that updates have the GPU to themselves.
 
     Args:
         name: folder or hub id of the model: its architecture and first weights; later ones come by `refresh`.
@@ -71,13 +72,14 @@ class VllmSampler:
         max_new_tokens: longest completion, tokens.
         max_prompt_tokens: longest prompt.
         rows_at_once: completions generated together at most: memory, never the result.
-        gpu_memory_utilization: share of the GPU's memory (of the machine's, on a CPU) for vLLM's weights and cache.
+        memory: share of the GPU's memory (of the machine's, on a CPU) for vLLM's weights and cache.
 
     Raises:
         UserError: vLLM is missing, or cannot run this model here; says why.
     """
 
     exact = False
+    halvings = 0  # it has its memory from the beginning
 
     def __init__(
         self,
@@ -90,13 +92,14 @@ class VllmSampler:
         max_new_tokens: int,
         max_prompt_tokens: int,
         rows_at_once: int = 256,
-        gpu_memory_utilization: float = 0.3,
+        memory: float = 0.3,
     ) -> None:
         vllm = require_vllm()
         self.tokenizer, self.eos_ids, self.seed = tokenizer, eos_ids, seed
         self.temperature, self.max_new_tokens = temperature, max_new_tokens
         on_gpu = torch.cuda.is_available()
         self.device_type = "cuda" if on_gpu else "cpu"
+        self.sleeps, self.asleep = on_gpu, False
         several = int(os.environ.get("WORLD_SIZE", "1")) > 1
         try:
             positions = AutoConfig.from_pretrained(name).max_position_embeddings
@@ -105,7 +108,8 @@ class VllmSampler:
                 dtype="bfloat16" if on_gpu else "float32",  # as the policy computes
                 max_model_len=min(max_prompt_tokens + max_new_tokens, positions),
                 max_num_seqs=rows_at_once,
-                gpu_memory_utilization=gpu_memory_utilization,
+                gpu_memory_utilization=memory,
+                enable_sleep_mode=on_gpu,  # on a CPU there is nothing to give back
                 generation_config="vllm",  # none but vLLM's own neutral defaults
                 logprobs_mode="processed_logprobs",  # those of softmax(logits / temperature)
                 enable_prefix_caching=True,
@@ -125,6 +129,7 @@ class VllmSampler:
 
     def refresh(self, model: nn.Module) -> None:
         """Give vLLM the policy's present weights, adapters merged on the way; drop what it cached under older ones."""
+        self._wake()
         self.llm.collective_rpc("reload_weights", kwargs={"weights_iterator": merged_weights(model)})
         self.llm.apply_model(_renew_tied_heads)
         self.llm.reset_prefix_cache()
@@ -145,6 +150,7 @@ class VllmSampler:
             greedy: take the likeliest token instead; one answer for all rows or one a row.
             limit: tokens at most, None is max_new_tokens.
         """
+        self._wake()
         likeliest = [greedy] * len(prompts) if isinstance(greedy, bool) else greedy
         parameters = [
             self._parameters(key, choice, limit or self.max_new_tokens)
@@ -163,6 +169,17 @@ class VllmSampler:
             found = [at[token].logprob for token, at in zip(output.token_ids, output.logprobs, strict=True)]
             row[: len(found)] = torch.tensor(found)
         return Samples(completions, logps)
+
+    def rest(self) -> None:
+        """Leave the GPU to the policy until the next `refresh` or `sample`."""
+        if self.sleeps and not self.asleep:
+            self.llm.sleep(level=1)  # level 2 would forget the weights, which may be wanted again without a refresh
+            self.asleep = True
+
+    def _wake(self) -> None:
+        if self.asleep:
+            self.llm.wake_up()
+            self.asleep = False
 
     def texts(self, completions: Sequence[Sequence[int]]) -> list[str]:
         """The completions as text, without special tokens."""
@@ -225,4 +242,5 @@ def make(config: Any, model: nn.Module, tokenizer: Any, model_name: str, acceler
         max_new_tokens=config.max_completion_tokens,
         max_prompt_tokens=config.max_prompt_tokens,
         rows_at_once=config.generation_rows,
+        memory=config.vllm_memory,
     )

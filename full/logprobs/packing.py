@@ -60,6 +60,11 @@ class PackedRows:
         return self.input_ids, attention_mask, completion_mask, self.segments if several else None
 
     @property
+    def indivisible(self) -> bool:
+        """Whether this is one completion alone, which no smaller micro-batch could hold in parts."""
+        return len(self.rows) == 1 and len(self.rows[0]) == 1
+
+    @property
     def num_padding(self) -> int:
         """Tokens of padding."""
         return int((self.segments < 0).sum())

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from full.halving import Halving
 from full.logprobs.packing import Ids, PackedRows, micro_batches
 from full.logprobs.tokens import token_logps
 
@@ -18,11 +19,14 @@ def score(
     *,
     width: int,
     temperature: float,
-    max_tokens: int,
+    max_tokens: int | Halving,
     device: Any,
     pair_cost: float = float("inf"),
 ) -> tuple[Tensor, Tensor]:
     """Log-probabilities and next-token entropies of completions, without a graph.
+
+    Args:
+        max_tokens: at once, padding included; half of them where they do not fit.
 
     Returns:
         (logps, entropies): [rows, width] on the CPU, 0 beyond each completion's end.
@@ -30,10 +34,20 @@ def score(
     dtype = next(policy.parameters()).dtype
     logps = torch.zeros(len(prompts), width, dtype=torch.float64 if dtype == torch.float64 else torch.float32)
     entropies = torch.zeros_like(logps)
-    for rows in micro_batches(prompts, completions, max_tokens, device=device, pair_cost=pair_cost):
-        got = policy(*rows.inputs, temperature=temperature, with_entropy=True)
+    room = max_tokens if isinstance(max_tokens, Halving) else Halving("micro_batch_tokens", max_tokens)
+    left = set(range(len(prompts)))
+    options = {"device": device, "pair_cost": pair_cost}
+    waiting = micro_batches(prompts, completions, room.size, **options)
+    while waiting:
+        rows = waiting.pop(0)
+        got, why = room.attempt(lambda rows=rows: policy(*rows.inputs, temperature=temperature, with_entropy=True))
+        if got is None:
+            room.halve(why, tried=rows.input_ids.numel(), whole=rows.indivisible)
+            waiting = micro_batches(prompts, completions, room.size, keep=left, **options)
+            continue
         rows.collect(got[0], logps)
         rows.collect(got[1], entropies)
+        left -= {i for row in rows.rows for i in row}
     return logps, entropies
 
 

@@ -22,21 +22,36 @@ def add_adapters(model: Any, rank: int) -> None:
     )
 
 
+def keep_base_in(model: Any, dtype: torch.dtype) -> None:
+    """Keep the frozen linear layers under adapters in the type that autocast computes in.
+
+    Autocast would cast each of them at every use, to the same values: half the memory, and no casts. What else is frozen
+    stays: the embedding starts the residual stream, whose additions autocast leaves in float32, an LM head tied to it is
+    the same tensor, and norms are computed in float32. Such a model can be used under autocast alone.
+    """
+    embedding = model.get_input_embeddings().weight
+    for module in model.modules():
+        frozen = type(module) is torch.nn.Linear and not any(p.requires_grad for p in module.parameters())
+        if frozen and module.weight is not embedding:
+            module.to(dtype)
+
+
 def merged_weights(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
     """Names and values of a model's weights as without adapters: those of peft's LoRA are added to what they adapt.
 
-    The model is left alone: merging and unmerging in place would round its weights a little more each time.
+    The model is left alone: merging and unmerging in place would round its weights a little more each time. What is kept in
+    half precision (`keep_base_in`) comes in float32, so that a delta is not rounded to it.
     """
     model = model.get_base_model() if hasattr(model, "get_base_model") else model
     for name, parameter in model.named_parameters():
         if ".lora_" in name:
             continue
+        value = parameter.detach().to(torch.promote_types(parameter.dtype, torch.float32))
         if ".base_layer." not in name:
-            yield name, parameter.detach()
+            yield name, value
             continue
         layer_name, _, kind = name.rpartition(".base_layer.")
         layer = model.get_submodule(layer_name)
-        value = parameter.detach()
         if kind == "weight":
             value = sum((layer.get_delta_weight(adapter) for adapter in layer.active_adapters), start=value)
         yield f"{layer_name}.{kind}", value

@@ -14,7 +14,7 @@ from accelerate import Accelerator
 from datasets import Dataset
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import find_adapter_config_file
 
 from full.config import TrainConfig
@@ -23,6 +23,9 @@ from full.logprobs.scoring import scoring_error
 from full.models.adapters import _load_merged, add_adapters, merged_weights
 from full.models.smollm2 import smollm2_folder
 from full.models.tiny import warm_start
+
+# Models that this package makes or brings, small enough for any machine.
+EMBEDDED = ("tiny", "smollm2")
 
 
 def load_tokenizer(config: TrainConfig, accelerator: Accelerator, make_sampler: Callable[..., Any]) -> tuple[Any, str]:
@@ -55,6 +58,16 @@ def load_tokenizer(config: TrainConfig, accelerator: Accelerator, make_sampler: 
             "which no completion ends. Name the token that ends a turn in its chat template."
         )
     return tokenizer, name
+
+
+def number_of_parameters(name: str) -> int:
+    """Parameters of a model that is not loaded yet; 0 where its configuration does not tell."""
+    try:
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(name))
+        return sum(parameter.numel() for parameter in model.parameters())
+    except Exception:  # adapters, code of its own, a damaged file: loading it will say what it is
+        return 0
 
 
 def load_model(name: str, config: TrainConfig) -> Any:
@@ -201,6 +214,7 @@ def save_policy(
     *,
     merge: bool,
     state: dict[str, torch.Tensor] | None = None,
+    dtype: torch.dtype | None = None,
     generation: Any = None,
 ) -> None:
     """Write the model and its tokenizer as an ordinary Hugging Face folder.
@@ -210,15 +224,18 @@ def save_policy(
 
     Args:
         state: the whole weights, where the model's own are shared out among processes.
+        dtype: of the whole weights; None is the model's own.
         generation: the generation_config that the model came with; an engine sets it aside to sample.
     """
-    if merge and hasattr(model, "peft_config"):
+    adapted = hasattr(model, "peft_config")
+    if merge if adapted else dtype is not None:
         with torch.device("meta"):
             plain = AutoModelForCausalLM.from_config(model.config, dtype=model.dtype)
-        plain.load_state_dict(dict(merged_weights(model)), strict=False, assign=True)
+        weights = dict(merged_weights(model)) if adapted else state or model.state_dict()
+        plain.load_state_dict(weights, strict=False, assign=True)
         plain.tie_weights()
         plain.generation_config = model.generation_config
-        model, state = plain, None
+        model, state = plain.to(dtype or plain.dtype), None
     model.save_pretrained(folder, state_dict=state)
     if generation is not None and not hasattr(model, "peft_config"):  # adapters are loaded with their base's
         generation.to_json_file(folder / "generation_config.json")

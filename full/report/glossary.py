@@ -131,6 +131,11 @@ METRICS = {
         "Fraction of the token places of the update's forward passes that hold padding.", "", 0, 1,
         "Costs time, changes nothing.",
     ),
+    "out_of_memory": Entry(
+        "How often memory ran out and generation_rows or micro_batch_tokens was halved, over all processes, since the run was "
+        "last started.", "times", 0, INF,
+        "0. Else start the next run with the values that the console named; the results are the same but for rounding.",
+    ),
     "lr": Entry("Learning rate of the step.", "", 0, "lr", "Warms up over warmup_steps, then follows lr_schedule."),
     "tokens_per_second": Entry("Completion tokens learned from per second of the step.", "tokens/s", 0, INF, "Steady."),
     "seconds_generate": Entry("Sampling, rewards and scoring: the step's share of its batch.", "s", 0, INF, ""),

@@ -6,7 +6,7 @@ import itertools
 import json
 import os
 import pickle
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,11 +14,11 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType
+from accelerate.utils import DistributedType, broadcast_object_list, gather_object
 
 from full.claims import CHECKPOINT, checkpoint_files, delete_checkpoint
 from full.config import FORMAT, require_format
-from full.errors import CheckpointError, UserError
+from full.errors import CheckpointError, UserError, one_line
 from full.trainer.rollout import Rollout
 
 MANIFEST = "manifest.json"
@@ -51,7 +51,7 @@ class Progress:
 
 def save_checkpoint(
     folder: Path, accelerator: Accelerator, progress: Progress, *, keep: int, options: Mapping[str, Any] | None = None
-) -> None:
+) -> str:
     """Write checkpoints/step-N: aside first, synced to disk, with a manifest of hashes, then renamed.
 
     accelerate writes the distributed state (weights, optimiser, registered schedules, every RNG); the progress, with the
@@ -60,42 +60,71 @@ def save_checkpoint(
     Args:
         options: of the run, compared when it is resumed.
 
+    Returns:
+        "", or what to say where it could not be written (the disk is full, say) and the run can go on because an older one
+        is there, untouched. The next one is tried in its turn.
+
     Raises:
-        CheckpointError: the disk is full or broken; what was there before is untouched.
+        CheckpointError: it could not be written, and there is no older one.
     """
     final = folder / f"step-{progress.step}"
     aside = folder / f"writing-step-{progress.step}"
-    try:
+
+    def make_folder() -> None:
         if accelerator.is_main_process:
             if aside.is_symlink() or aside.exists():
                 delete_checkpoint(aside)
             aside.mkdir(parents=True, exist_ok=True)
-        accelerator.wait_for_everyone()
+
+    def write() -> None:
         accelerator.save_state(str(aside))
         torch.save(asdict(progress), aside / f"progress-{accelerator.process_index}.pt")
-        accelerator.wait_for_everyone()
-        if accelerator.is_main_process:
-            files = sorted(path for path in aside.rglob("*") if path.is_file())
-            manifest = {str(path.relative_to(aside)): _hash(path) for path in files}
-            about = {"format": FORMAT, "processes": accelerator.num_processes, "options": options, "files": manifest}
-            (aside / MANIFEST).write_text(json.dumps(about))
-            for path in [*files, aside / MANIFEST, aside]:
-                _sync(path)
-            _make_way(final)
-            aside.rename(final)
-            _sync(folder)
-            # Later ones were passed over as damaged; they must not push a good one out.
-            later = [path for path in checkpoints(folder) if step_of(path) > progress.step]
-            for path in [*later, *checkpoints(folder)[: -keep - len(later)]]:
-                delete_checkpoint(path)
-    except Exception as error:  # a full disk is an OSError, a RuntimeError (torch) or a SafetensorError
+
+    def put_in_place() -> None:
+        if not accelerator.is_main_process:
+            return
+        files = sorted(path for path in aside.rglob("*") if path.is_file())
+        manifest = {str(path.relative_to(aside)): _hash(path) for path in files}
+        about = {"format": FORMAT, "processes": accelerator.num_processes, "options": options, "files": manifest}
+        (aside / MANIFEST).write_text(json.dumps(about))
+        for path in [*files, aside / MANIFEST, aside]:
+            _sync(path)
+        _make_way(final)
+        aside.rename(final)
+        _sync(folder)
+        # Later ones were passed over as damaged; they must not push a good one out.
+        later = [path for path in checkpoints(folder) if step_of(path) > progress.step]
+        for path in [*later, *checkpoints(folder)[: -keep - len(later)]]:
+            delete_checkpoint(path)
+
+    for part in (make_folder, write, put_in_place):
+        fault = first_fault(part)
+        if fault:
+            break
+    else:
+        return ""
+    last: list[str | None] = [None]
+    if accelerator.is_main_process:
         with contextlib.suppress(OSError):
             delete_checkpoint(aside)
+        last = [path.name for path in checkpoints(folder)][-1:] or [None]
+    broadcast_object_list(last)
+    message = f"the checkpoint of step {progress.step} could not be written ({fault})"
+    if last[0] is None:
         raise CheckpointError(
-            f"the checkpoint of step {progress.step} could not be written ({' '.join(str(error).split())[:200]}); what was "
-            f"there before is untouched. Make room and go on with --resume {folder.parent}"
-        ) from error
-    accelerator.wait_for_everyone()
+            f"{message}; what was there before is untouched. Make room and go on with --resume {folder.parent}"
+        )
+    return f"{message}; the run goes on, and the last checkpoint is {folder / last[0]}. Make room for the next one."
+
+
+def first_fault(action: Callable[[], None]) -> str:
+    """Do something on all processes; what went wrong on the first of them where it did, known to all, or ""."""
+    fault = ""
+    try:
+        action()
+    except Exception as error:  # a full disk is an OSError, a RuntimeError (torch) or a SafetensorError
+        fault = one_line(error)
+    return next(filter(None, gather_object([fault])), "")
 
 
 def load_checkpoint(

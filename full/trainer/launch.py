@@ -33,7 +33,10 @@ from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwar
 from full.claims import Claim
 from full.config import TrainConfig
 from full.errors import UserError, printable
+from full.models.loading import EMBEDDED, number_of_parameters
 
+# Parameters that a CPU can train in a day.
+LARGE = 500_000_000
 FIRST_PARENT = os.getppid()  # when this module was imported
 
 
@@ -60,7 +63,10 @@ def start_accelerator(cpu_threads: int = 0, *, tracker: str = "none", folder: Pa
             f"ACCELERATE_GRADIENT_ACCUMULATION_STEPS is {accumulated}; expected 1 or none. Unset it: --micro_batch_tokens cuts "
             "a step into micro-batches, and changes memory alone."
         )
-    on_cpu = not torch.cuda.is_available()
+    asked = asked_for_cpu()
+    if asked:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # for whatever looks for a GPU later
+    on_cpu = asked or not torch.cuda.is_available()
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if on_cpu:
         keep_freed_memory()
@@ -72,7 +78,7 @@ def start_accelerator(cpu_threads: int = 0, *, tracker: str = "none", folder: Pa
         handlers.append(InitProcessGroupKwargs(backend="gloo"))
     accelerator = Accelerator(
         cpu=on_cpu and not deepspeed,
-        mixed_precision="no" if on_cpu else "bf16",  # weights and optimiser stay in float32
+        mixed_precision=precision(on_cpu),  # weights and optimiser stay in float32
         log_with=None if tracker == "none" else tracker,
         project_dir=folder,
         kwargs_handlers=handlers,
@@ -83,10 +89,10 @@ def start_accelerator(cpu_threads: int = 0, *, tracker: str = "none", folder: Pa
         from transformers.integrations import unset_hf_deepspeed_config
 
         unset_hf_deepspeed_config()
-    asked = _processes_asked_for()
-    if accelerator.num_processes != world or (asked is not None and world != asked):
+    processes = _asked_of_launcher("num_processes")
+    if accelerator.num_processes != world or (processes is not None and world != int(processes)):
         raise UserError(
-            f"{asked or world} processes were asked for but {accelerator.num_processes} work together; the run would not "
+            f"{processes or world} processes were asked for but {accelerator.num_processes} work together; the run would not "
             "be what it says. On a CPU use --config_file full/configs/accelerate/cpu.yaml --num_processes N."
         )
     ranks = accelerator.gather(torch.tensor([accelerator.process_index], device=accelerator.device)).tolist()
@@ -185,18 +191,93 @@ def _launcher_words() -> list[str]:
     return []
 
 
-def _processes_asked_for() -> int | None:
+def _asked_of_launcher(option: str) -> str | None:
+    """What the launcher was given for an option: on its command line, else in the file that this names; None: nothing.
+
+    What `accelerate config` once wrote does not count: its questions are answered without this run in mind.
+    """
     words = _launcher_words()
-    for i, word in enumerate(words):
-        name, _, value = word.partition("=")
-        if name in ("--num_processes", "--num-processes"):
-            return int(value or words[i + 1])
-    for i, word in enumerate(words):
-        name, _, value = word.partition("=")
-        if name in ("--config_file", "--config-file"):
-            with open(value or words[i + 1]) as file:
-                return yaml.safe_load(file).get("num_processes")
+    given: dict[str, str] = {}
+    for word, after in zip(words, [*words[1:], ""], strict=False):
+        name, equals, value = word.partition("=")
+        if name.startswith("--"):
+            given.setdefault(name[2:].replace("-", "_"), value if equals else after)
+    if option in given:
+        return given[option]
+    if "config_file" in given:
+        with open(given["config_file"]) as file:
+            value = yaml.safe_load(file).get(option)
+        return None if value is None else str(value)
     return None
+
+
+def asked_for_cpu() -> bool:
+    """Whether the launcher was told to leave the GPUs alone: --cpu, or use_cpu in its file (accelerate passes both on)."""
+    return os.environ.get("ACCELERATE_USE_CPU", "false").lower() in ("true", "1", "yes")
+
+
+def precision(on_cpu: bool) -> str:
+    """The mixed precision: what was asked for, else bf16 on a GPU and none on a CPU.
+
+    Asked of the launcher, or by ACCELERATE_MIXED_PRECISION without one: accelerate sets it to "no" where nobody asked.
+
+    Raises:
+        UserError: fp16 or fp8, for which gradients have to be scaled.
+    """
+    asked = _asked_of_launcher("mixed_precision")
+    if asked is None and not _is_accelerate(_launcher_words()):
+        asked = os.environ.get("ACCELERATE_MIXED_PRECISION")
+    asked = {"False": "no"}.get(asked or "", asked)  # YAML reads a bare no as false
+    if asked not in (None, "no", "bf16"):
+        raise UserError(
+            f"mixed_precision is {asked}; expected bf16 or no. {asked} has too small a range for gradients that are not "
+            "scaled; a GPU without bf16 of its own computes it too, more slowly. Use --mixed_precision bf16"
+        )
+    return asked or ("no" if on_cpu else "bf16")
+
+
+def unusable_gpus() -> str:
+    """What keeps torch from the GPUs that nvidia-smi sees, in a few words; "" where it sees none, or they are hidden."""
+    if torch.cuda.is_available() or asked_for_cpu() or os.environ.get("CUDA_VISIBLE_DEVICES") is not None:
+        return ""
+    try:
+        query = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
+        done = subprocess.run(query, capture_output=True, text=True, timeout=20)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    lines = [line for line in done.stdout.splitlines() if "," in line]
+    if done.returncode or not lines:
+        return ""
+    name, driver = (part.strip() for part in lines[0].rsplit(",", 1))
+    built = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "built for CPUs alone"
+    return f"nvidia-smi sees {len(lines)} x {name} with driver {driver}, and torch {torch.__version__}, {built}, cannot use it"
+
+
+def require_fitting_device(accelerator: Accelerator, model: str, name: str, *, allow_cpu: bool) -> None:
+    """Raise where a run would be on a CPU by mistake: with a large model, or any but an embedded one beside an unusable GPU.
+
+    Args:
+        model: as the user calls it.
+        name: the folder or hub id that it is loaded from.
+        allow_cpu: the user insists.
+
+    Raises:
+        UserError: says why, and how to insist.
+    """
+    if accelerator.device.type != "cpu" or allow_cpu or model in EMBEDDED:
+        return
+    insist = "or insist on the CPU: --allow_cpu true"
+    fault = unusable_gpus()
+    if fault:
+        remedy = "update the driver, or install a torch built for it (https://pytorch.org/get-started/locally)"
+        raise UserError(f"{fault}; expected one that it can. Either {remedy}, {insist}")
+    size = number_of_parameters(name)
+    if size > LARGE:
+        raise UserError(
+            f"model {model!r} has {size / 1e9:.1f} billion parameters and no GPU is in use; expected a GPU, or at most "
+            f"{LARGE / 1e9:.1f} billion on a CPU, where an optimiser step of this one takes hours. Start it where there is a "
+            f"GPU, take the embedded model (--config full/configs/tiny.yaml), {insist}"
+        )
 
 
 @contextmanager

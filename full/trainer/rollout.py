@@ -125,7 +125,9 @@ def sample_groups(
     keys = [(batch, slot, sample) for slot in slots for sample in range(size)]
     prompts = [trainer.prompts[positions[slot]] for slot in slots for _ in range(size)]
     with whole_weights(trainer.policy), trainer.accelerator.autocast():
-        return prompts, trainer.engine.sample(prompts, keys, limit=limit)
+        samples = trainer.engine.sample(prompts, keys, limit=limit)
+    trainer.engine.rest()
+    return prompts, samples
 
 
 def reward_groups(trainer: Trainer, positions: list[int], slots: Sequence[int], samples: Samples) -> Judged:
@@ -197,7 +199,7 @@ def score_now(trainer: Trainer, prompts: Ids, completions: Ids, *, width: int) -
             completions,
             width=width,
             temperature=trainer.config.temperature,
-            max_tokens=trainer.config.micro_batch_tokens,
+            max_tokens=trainer.micro_batch,
             device=trainer.accelerator.device,
             pair_cost=trainer.pair_cost,
         )

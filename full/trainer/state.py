@@ -18,8 +18,10 @@ from full.engines.base import Engine
 from full.engines.hf import Sampler, check_sampling
 from full.errors import UserError
 from full.evaluation import evaluate
+from full.halving import Halving
 from full.logprobs.packing import attention_pair_cost
 from full.logprobs.tokens import Policy
+from full.models.adapters import keep_base_in
 from full.models.loading import (
     check_model,
     check_tokenizer,
@@ -33,8 +35,9 @@ from full.models.origin import model_origin
 from full.rewards.rewards import Rewarder
 from full.runs import RunFolder
 from full.trainer.batches import BatchPlan
+from full.trainer.launch import require_fitting_device
 from full.trainer.memory import SIZES, MemoryPlan, plan_memory
-from full.trainer.sharding import prepare, whole_weights
+from full.trainer.sharding import may_step_alone, prepare, whole_weights
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,7 @@ class Trainer:
     policy: the same, wrapped for training.
     pair_cost: see `attention_pair_cost`.
     memory: what the run takes.
+    micro_batch: tokens of a forward and backward pass.
     generation: the generation_config that the model came with.
     """
 
@@ -73,6 +77,7 @@ class Trainer:
     engine: Engine
     rewarder: Rewarder
     memory: MemoryPlan
+    micro_batch: Halving
     generation: Any = None
 
     def evaluate(self) -> dict[str, Any]:
@@ -80,7 +85,9 @@ class Trainer:
         problems, prompts, samples = self.held_out, self.held_out_prompts, self.config.eval_samples
         with whole_weights(self.policy), self.accelerator.autocast():
             self.engine.refresh(self.model)
-            return evaluate(self.engine, problems, prompts, samples, self.rewarder.verifier, self.accelerator)
+            result = evaluate(self.engine, problems, prompts, samples, self.rewarder.verifier, self.accelerator)
+        self.engine.rest()
+        return result
 
     def close(self) -> None:
         """Stop workers, engine and trackers."""
@@ -109,6 +116,7 @@ def set_up(
     sources = {"train": problems.info.description, "test": held_out.info.description}
     say(*run.require_same_origin({**sources, "model": model_origin(config.model)}))
     tokenizer, model_name = load_tokenizer(config, accelerator, Sampler)
+    require_fitting_device(accelerator, config.model, model_name, allow_cpu=config.allow_cpu)
     problems, held_out = (without_long_prompts(tokenizer, part, config) for part in (problems, held_out))
     held_out = held_out.select(range(min(config.eval_problems, len(held_out))))
     check_batch(config, plan, len(problems))
@@ -128,6 +136,8 @@ def set_up(
     check_model(model, prompts, config, pair_cost)
     if find_engine(config.engine).samples_with_policy:
         check_sampling(model, tokenizer, prompts[0], config.model)
+    if config.lora_rank and accelerator.mixed_precision == "bf16" and may_step_alone(accelerator):
+        keep_base_in(model, torch.bfloat16)  # sharded weights are gathered in it anyway, and share one type
     batch = max(plan.local_completions, -(-len(held_out) // plan.processes) * (1 + config.eval_samples))
     asked = {name for name in SIZES if not getattr(config, name)}
     every_prompt = [*prompts, *held_out_prompts]
@@ -165,6 +175,7 @@ def set_up(
         engine=make_engine(config, model, tokenizer, model_name, accelerator),
         rewarder=rewarder,
         memory=memory,
+        micro_batch=Halving("micro_batch_tokens", config.micro_batch_tokens),
         generation=generation,
     )
 

@@ -3,7 +3,9 @@
 import contextlib
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,6 +18,7 @@ from apo_edu.objectives import coefficients, kl_old
 from apo_edu.schedules import Signals
 from full.config import TrainConfig
 from full.errors import NotFiniteError
+from full.halving import NothingToHalveError
 from full.logprobs.packing import PackedRows, micro_batches
 from full.trainer.checkpoints import Progress
 from full.trainer.rollout import Rollout, score_now
@@ -130,29 +133,69 @@ def push_coefficients(trainer: Trainer, mini: Rollout, coef: Tensor) -> dict[str
     Args:
         coef: [completions here, tokens].
     """
-    config, accelerator, policy = trainer.config, trainer.accelerator, trainer.policy
+    accelerator = trainer.accelerator
     largest = accelerator.gather(coef.abs().max()[None]).max()
     keep = (coef.abs().amax(-1) > 8 * torch.finfo(coef.dtype).eps * largest).nonzero().flatten().tolist()
-    options = {"device": accelerator.device, "pair_cost": trainer.pair_cost}
-    micro = micro_batches(mini.prompts, mini.completions, config.micro_batch_tokens, keep=keep, **options)
-    work = [(rows, coef) for rows in micro]
+    cut = partial(micro_batches, mini.prompts, mini.completions, keep=keep, device=accelerator.device)
+    micro = cut(trainer.micro_batch.size, pair_cost=trainer.pair_cost)
     # Every process makes equally many passes, since sharded weights are gathered in each, and at least one, so that no
     # gradient is missing: where the work has run out, the first completion with weight 0.
-    passes = max(1, int(accelerator.gather(torch.tensor([len(work)], device=accelerator.device)).max()))
+    passes = max(1, int(accelerator.gather(torch.tensor([len(micro)], device=accelerator.device)).max()))
     idle = PackedRows([[0]], mini.prompts, mini.completions, device=accelerator.device)
-    work += [(idle, torch.zeros_like(coef))] * (passes - len(work))
-    for number, (rows, weights) in enumerate(work, start=1):
-        # Gradients cross processes once, at the end.
-        alone = may_step_alone(accelerator) and number < passes
+    while not accumulate(trainer, [(rows, coef) for rows in micro], (idle, torch.zeros_like(coef)), passes):
+        # From the beginning, since what failed may have left a part of its gradient.
+        trainer.optimizer.zero_grad(set_to_none=True)
+        micro = cut(trainer.micro_batch.size, pair_cost=trainer.pair_cost)
+        # More than the others make: they meet in the last one.
+        passes = max(passes, len(micro))
+    padding, cells = sum(m.num_padding for m in micro), sum(m.input_ids.numel() for m in micro)
+    halvings = trainer.micro_batch.count + trainer.engine.halvings
+    sums = torch.tensor([len(keep), len(mini.prompts), padding, cells, halvings], device=accelerator.device)
+    kept, total, padding, cells, halvings = accelerator.reduce(sums, reduction="sum").tolist()
+    fractions = {"rows_with_gradient": kept / total, "padding_fraction": padding / max(cells, 1)}
+    return fractions | {"out_of_memory": halvings}
+
+
+def accumulate(
+    trainer: Trainer, work: Sequence[tuple[PackedRows, Tensor]], idle: tuple[PackedRows, Tensor], passes: int
+) -> bool:
+    """Forward and backward passes over micro-batches with the coefficients of each, and idle ones after them.
+
+    Returns:
+        Whether all went through; False where one did not fit, with smaller ones from now on. The gradient is of no use then.
+
+    Raises:
+        NothingToHalveError: no smaller micro-batch would do, or the pass exchanged something with other processes, which
+            cannot be taken back.
+    """
+    accelerator, policy, room = trainer.accelerator, trainer.policy, trainer.micro_batch
+    exchanging = False  # whether others have heard of the pass
+
+    def run(rows: PackedRows, weights: Tensor, *, alone: bool, last: bool) -> bool:
+        nonlocal exchanging
+        exchanging = not may_step_alone(accelerator)
         # The wrapping of FSDP2 has no autocast of its own.
         with accelerator.no_sync(policy) if alone else contextlib.nullcontext(), accelerator.autocast():
-            logps = policy(*rows.inputs, temperature=config.temperature)
-            backward(accelerator, (rows.spread(weights) * logps).sum(), last=number == passes)
-            del logps  # with gradient checkpointing its graph still holds every layer's input
-    padding, cells = sum(m.num_padding for m in micro), sum(m.input_ids.numel() for m in micro)
-    sums = torch.tensor([len(keep), len(mini.prompts), padding, cells], device=accelerator.device)
-    kept, total, padding, cells = accelerator.reduce(sums, reduction="sum").tolist()
-    return {"rows_with_gradient": kept / total, "padding_fraction": padding / max(cells, 1)}
+            logps = policy(*rows.inputs, temperature=trainer.config.temperature)
+            loss = (rows.spread(weights) * logps).sum()
+            exchanging = exchanging or not (alone or accelerator.num_processes == 1)
+            backward(accelerator, loss, last=last)
+        return True
+
+    for number, (rows, weights) in enumerate([*work, *[idle] * (passes - len(work))], start=1):
+        # Gradients cross processes once, at the end.
+        alone = may_step_alone(accelerator) and number < passes
+        done, why = room.attempt(partial(run, rows, weights, alone=alone, last=number == passes))
+        if not done:
+            if exchanging:
+                half = max(1, min(room.size, rows.input_ids.numel()) // 2)
+                raise NothingToHalveError(
+                    f"{why}; the processes were exchanging gradients or weights, so this one cannot try again by itself. Go "
+                    f"on with --resume {trainer.run.path} --micro_batch_tokens {half}"
+                )
+            room.halve(why, tried=rows.input_ids.numel(), whole=rows.indivisible)
+            return False
+    return True
 
 
 def gather_groups(mini: Rollout, logps: Tensor, accelerator: Accelerator, config: TrainConfig) -> GroupBatch:
