@@ -16,6 +16,7 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 from full.engines.base import Samples, end_ids, up_to_end
 from full.errors import UserError
 from full.halving import Halving
+from full.logprobs.packing import to_device
 from full.logprobs.scoring import own_logps
 
 # Share of a batch that has ended at which its ended rows leave it. The cache is copied then, as it is for every token
@@ -245,14 +246,14 @@ class Sampler:
         width = max(map(len, prompts))
         ids = torch.tensor([[self.pad_id] * (width - len(prompt)) + list(prompt) for prompt in prompts])
         lengths = torch.tensor([len(prompt) for prompt in prompts])
-        return ids.to(device), (torch.arange(width) >= width - lengths[:, None]).long().to(device)
+        return to_device(ids, device), to_device((torch.arange(width) >= width - lengths[:, None]).long(), device)
 
     def _draws(
         self, keys: list[tuple[int, int, int]], greedy: list[bool], limit: int, device: torch.device
     ) -> tuple[Tensor, Tensor | None]:
         """(uniforms [rows, tokens], likeliest [rows] or None), as `draw` takes them for each token."""
-        uniforms = sample_uniforms(self.seed, keys, limit).to(device)
-        return uniforms, torch.tensor(greedy, device=device) if any(greedy) else None
+        uniforms = to_device(sample_uniforms(self.seed, keys, limit), device)
+        return uniforms, to_device(torch.tensor(greedy), device) if any(greedy) else None
 
     def _decode(
         self, prompts: list[Sequence[int]], keys: list[tuple[int, int, int]], greedy: list[bool], limit: int
@@ -266,7 +267,7 @@ class Sampler:
         inputs, mask = self._left_padded(list(distinct))
         device, rows = inputs.device, len(prompts)
         uniforms, likeliest = self._draws(keys, greedy, limit, device)
-        eos = torch.tensor(self.eos_ids, device=device)
+        eos = to_device(torch.tensor(self.eos_ids), device)
         out = torch.zeros(rows, limit, dtype=torch.long, device=device)
         values = torch.zeros(2, rows, limit, device=device)
         here, ended = torch.arange(rows, device=device), torch.zeros(rows, dtype=torch.bool, device=device)
@@ -274,7 +275,7 @@ class Sampler:
         positions = (mask.cumsum(-1) - 1).clamp(min=0)  # padding on the left gets 0 too; nothing looks at it
         mask = torch.cat([mask, mask.new_ones(len(distinct), limit)], -1)
         cache = ComputeTypeCache(config=self.model.config)
-        stay = torch.tensor(owners, device=device)
+        stay = to_device(torch.tensor(owners), device)
         for step in range(limit):
             so_far = mask[:, : mask.shape[1] - limit + step] if padded else None
             logits = self.model(

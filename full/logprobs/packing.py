@@ -19,7 +19,16 @@ Ids = Sequence[Sequence[int]]  # token ids of some rows, each as long as it is
 class PackedRows:
     """Some rows as one padded batch on a device; remembers which completion each token belongs to.
 
+    Everything is known before it goes to the device, so that nothing has to be asked of it: a question would wait for it.
+
     input_ids, segments: [rows, tokens].
+    places: [completion tokens] index of each in the flattened batch.
+    num_padding: tokens of padding.
+    tree: whether the model takes a tree mask, see `may_share_prompts`. Padding goes into it then: of a mask [rows, tokens]
+        transformers would ask whether there is any.
+
+    Raises:
+        ValueError: a completion without a prompt: nothing predicts its first token.
     """
 
     def __init__(
@@ -30,9 +39,15 @@ class PackedRows:
         *,
         device: torch.device,
         pad_left: bool = False,
+        tree: bool = False,
     ) -> None:
-        self.rows = rows
+        self.rows, self.tree = rows, tree
         width = max(_length(row, prompts, completions) for row in rows)
+        bare = next((row[0] for row in rows if not prompts[row[0]] and any(completions[i] for i in row)), None)
+        if bare is not None:
+            raise ValueError(
+                f"the prompt of completion {bare} is empty; expected a token at least, which predicts the next."
+            )
         ids: list[list[int]] = []
         segments: list[list[int]] = []
         owner: list[int] = []  # of each completion token: its completion ...
@@ -48,36 +63,47 @@ class PackedRows:
             padding = width - len(tokens)
             ids.append([0] * padding + tokens if pad_left else tokens + [0] * padding)  # any id: padding is masked out
             segments.append([-1] * padding + numbers if pad_left else numbers + [-1] * padding)
-        self.input_ids = torch.tensor(ids, device=device)
-        self.segments = torch.tensor(segments, device=device)
+        here = torch.tensor(segments)
+        self.num_padding = int((here < 0).sum())
+        self._spots = (here.flatten() > 0).nonzero().squeeze(-1)  # here, and on the device
         self._owner, self._place = torch.tensor(owner, dtype=torch.long), torch.tensor(place, dtype=torch.long)
+        self.input_ids, self.segments = to_device(torch.tensor(ids), device), to_device(here, device)
+        self.places = to_device(self._spots, device)
 
     @property
-    def inputs(self) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """The first arguments of `token_logps`; segments only where a row has several completions."""
-        several = any(len(row) > 1 for row in self.rows)
+    def inputs(self) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor]:
+        """The first arguments of `token_logps`; segments only where a row has several completions, or padding in a tree."""
+        wanted = any(len(row) > 1 for row in self.rows) or (self.tree and self.num_padding > 0)
         attention_mask, completion_mask = (self.segments >= 0).long(), (self.segments > 0).long()
-        return self.input_ids, attention_mask, completion_mask, self.segments if several else None
+        return self.input_ids, attention_mask, completion_mask, self.segments if wanted else None, self.places
 
     @property
     def indivisible(self) -> bool:
         """Whether this is one completion alone, which no smaller micro-batch could hold in parts."""
         return len(self.rows) == 1 and len(self.rows[0]) == 1
 
-    @property
-    def num_padding(self) -> int:
-        """Tokens of padding."""
-        return int((self.segments < 0).sum())
-
     def spread(self, per_completion: Tensor) -> Tensor:
-        """[completions of the step, tokens] -> [rows, tokens] here, at the completions' places."""
-        values = per_completion[self._owner.to(per_completion.device), self._place.to(per_completion.device)]
-        out = values.new_zeros(self.segments.shape, device=self.segments.device)
-        return out.masked_scatter(self.segments > 0, values.to(out.device))
+        """[completions of the step, tokens], on the CPU -> [rows, tokens] on the device, at the completions' places."""
+        out = per_completion.new_zeros(self.segments.numel())
+        out[self._spots] = per_completion[self._owner, self._place]
+        return to_device(out.view(self.segments.shape), self.segments.device)
 
     def collect(self, per_token: Tensor, out: Tensor) -> None:
-        """The way back: write [rows, tokens] here into out [completions of the step, tokens]."""
-        out[self._owner, self._place] = per_token[self.segments > 0].to(out.device, out.dtype)
+        """The way back: write [rows, tokens] here into out [completions of the step, tokens], on the CPU."""
+        self.put(self.of_completions(per_token), out)
+
+    def of_completions(self, per_token: Tensor) -> Tensor:
+        """[rows, tokens] -> [completion tokens]."""
+        return per_token.flatten()[self.places]
+
+    def put(self, values: Tensor, out: Tensor) -> None:
+        """Write what `of_completions` gave into out [completions of the step, tokens], on the CPU."""
+        out[self._owner, self._place] = values.to(out.device, out.dtype)
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """The tensor on the device. The copy does not wait for what the device is doing; it is in order with what comes after."""
+    return tensor.to(device, non_blocking=True)
 
 
 def micro_batches(
@@ -107,7 +133,8 @@ def micro_batches(
     batches, start = [], 0
     for end in range(1, len(rows) + 1):
         if end == len(rows) or _length(rows[end], prompts, completions) * (end + 1 - start) > max_tokens:
-            batches.append(PackedRows(rows[start:end], prompts, completions, device=device, pad_left=pad_left))
+            options = {"device": device, "pad_left": pad_left, "tree": pair_cost < float("inf")}
+            batches.append(PackedRows(rows[start:end], prompts, completions, **options))
             start = end
     return batches
 

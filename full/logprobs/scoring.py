@@ -35,6 +35,7 @@ def score(
     logps = torch.zeros(len(prompts), width, dtype=torch.float64 if dtype == torch.float64 else torch.float32)
     entropies = torch.zeros_like(logps)
     room = max_tokens if isinstance(max_tokens, Halving) else Halving("micro_batch_tokens", max_tokens)
+    known: list[tuple[PackedRows, Tensor]] = []
     left = set(range(len(prompts)))
     options = {"device": device, "pair_cost": pair_cost}
     waiting = micro_batches(prompts, completions, room.size, **options)
@@ -45,9 +46,13 @@ def score(
             room.halve(why, tried=rows.input_ids.numel(), whole=rows.indivisible)
             waiting = micro_batches(prompts, completions, room.size, keep=left, **options)
             continue
-        rows.collect(got[0], logps)
-        rows.collect(got[1], entropies)
+        known.append((rows, torch.stack([rows.of_completions(values) for values in got])))
         left -= {i for row in rows.rows for i in row}
+    # All at once, since a copy from the device waits for it.
+    found = torch.cat([values for _, values in known], 1).cpu() if known else torch.zeros(2, 0)
+    for (rows, _), values in zip(known, found.split([values.shape[1] for _, values in known], 1), strict=True):
+        rows.put(values[0], logps)
+        rows.put(values[1], entropies)
     return logps, entropies
 
 

@@ -14,6 +14,7 @@ def token_logps(
     attention_mask: Tensor,
     completion_mask: Tensor,
     segments: Tensor | None = None,
+    places: Tensor | None = None,
     *,
     temperature: float = 1.0,
     with_entropy: bool = False,
@@ -30,6 +31,8 @@ def token_logps(
             positions, never from token ids, so pad = eos is no special case.
         segments: [batch, tokens] for rows that hold several completions of one prompt: 0 on the prompt, 1, 2, ... on its
             completions, -1 on padding. Each completion sees the prompt and itself, as if it had the row to itself.
+        places: [completion tokens] index of each in the flattened batch, rising: the same as completion_mask, for one who knows
+            it without asking the device. Then nothing of completion_mask is checked.
         temperature: of sampling, > 0; logits are divided by it.
         with_entropy: also return the entropy of each next-token distribution, in nats, without gradient.
 
@@ -48,7 +51,7 @@ def token_logps(
         )
     if not temperature > 0:
         raise ValueError(f"temperature is {temperature}; expected > 0, the one that the completions were sampled with.")
-    if bool(completion_mask[:, 0].any()):
+    if places is None and bool(completion_mask[:, 0].any()):
         raise ValueError("completion_mask is 1 at position 0; expected a prompt token there, which predicts the next.")
     if segments is None:
         # Positions count real tokens, so that padding on either side changes nothing.
@@ -67,16 +70,16 @@ def token_logps(
     hidden = backbone(input_ids=input_ids, attention_mask=mask, position_ids=position_ids, use_cache=False)[0]
 
     # Only the states that predict a completion token, in the order of those tokens.
-    on = completion_mask.bool().flatten().nonzero().squeeze(-1)
+    on = completion_mask.bool().flatten().nonzero().squeeze(-1) if places is None else places
     states = hidden.flatten(0, 1).index_select(0, predecessors(segments).flatten()[on])
     targets = input_ids.flatten()[on]
     logps, entropies = head_logps(
         model.get_output_embeddings(), states, targets, temperature=temperature, with_entropy=with_entropy
     )
-    aligned = logps.new_zeros(input_ids.shape).masked_scatter(completion_mask.bool(), logps)
+    aligned = logps.new_zeros(input_ids.numel()).index_copy(0, on, logps).view(input_ids.shape)
     if entropies is None:
         return aligned
-    return aligned, entropies.new_zeros(input_ids.shape).masked_scatter(completion_mask.bool(), entropies)
+    return aligned, entropies.new_zeros(input_ids.numel()).index_copy(0, on, entropies).view(input_ids.shape)
 
 
 def may_share_prompts(config: Any) -> bool:

@@ -134,13 +134,13 @@ def push_coefficients(trainer: Trainer, mini: Rollout, coef: Tensor) -> dict[str
         coef: [completions here, tokens].
     """
     accelerator = trainer.accelerator
-    largest = accelerator.gather(coef.abs().max()[None]).max()
-    keep = (coef.abs().amax(-1) > 8 * torch.finfo(coef.dtype).eps * largest).nonzero().flatten().tolist()
+    floor = 8 * torch.finfo(coef.dtype).eps * largest(coef.abs().max(), accelerator)
+    keep = (coef.abs().amax(-1) > floor).nonzero().flatten().tolist()
     cut = partial(micro_batches, mini.prompts, mini.completions, keep=keep, device=accelerator.device)
     micro = cut(trainer.micro_batch.size, pair_cost=trainer.pair_cost)
     # Every process makes equally many passes, since sharded weights are gathered in each, and at least one, so that no
     # gradient is missing: where the work has run out, the first completion with weight 0.
-    passes = max(1, int(accelerator.gather(torch.tensor([len(micro)], device=accelerator.device)).max()))
+    passes = max(1, int(largest(len(micro), accelerator)))
     idle = PackedRows([[0]], mini.prompts, mini.completions, device=accelerator.device)
     while not accumulate(trainer, [(rows, coef) for rows in micro], (idle, torch.zeros_like(coef)), passes):
         # From the beginning, since what failed may have left a part of its gradient.
@@ -150,9 +150,9 @@ def push_coefficients(trainer: Trainer, mini: Rollout, coef: Tensor) -> dict[str
         passes = max(passes, len(micro))
     padding, cells = sum(m.num_padding for m in micro), sum(m.input_ids.numel() for m in micro)
     halvings = trainer.micro_batch.count + trainer.engine.halvings
-    sums = torch.tensor([len(keep), len(mini.prompts), padding, cells, halvings], device=accelerator.device)
-    kept, total, padding, cells, halvings = accelerator.reduce(sums, reduction="sum").tolist()
-    fractions = {"rows_with_gradient": kept / total, "padding_fraction": padding / max(cells, 1)}
+    sums = torch.tensor([len(keep), len(mini.prompts), padding, cells, halvings])
+    kept, rows, padding, cells, halvings = total(sums, accelerator)
+    fractions = {"rows_with_gradient": kept / rows, "padding_fraction": padding / max(cells, 1)}
     return fractions | {"out_of_memory": halvings}
 
 
@@ -199,7 +199,11 @@ def accumulate(
 
 
 def gather_groups(mini: Rollout, logps: Tensor, accelerator: Accelerator, config: TrainConfig) -> GroupBatch:
-    """The mini-batch of all processes as [prompts, group, tokens], equal on each."""
+    """The mini-batch of all processes as [prompts, group, tokens], equal on each; on the CPU.
+
+    There its values can be checked, and the objective and the signals read, without waiting for the device: a batch has some
+    hundred thousand numbers, where the model has 10^9.
+    """
     return GroupBatch(
         logps=gather_rows(logps, accelerator, config),
         old_logps=gather_rows(mini.old_logps, accelerator, config),
@@ -210,10 +214,26 @@ def gather_groups(mini: Rollout, logps: Tensor, accelerator: Accelerator, config
 
 
 def gather_rows(rows: Tensor, accelerator: Accelerator, config: TrainConfig) -> Tensor:
-    """[rows here, ...] of all processes as [prompts, group, ...], equal on each; tokens padded to the longest of all."""
-    rows = rows.to(accelerator.device)
-    everywhere = accelerator.gather(accelerator.pad_across_processes(rows, dim=1) if rows.dim() > 1 else rows)
-    return everywhere.view(-1, config.group_size, *everywhere.shape[1:])
+    """[rows here, ...] of all processes as [prompts, group, ...], equal on each, on the CPU; padded to the longest of all."""
+    if accelerator.num_processes > 1:
+        rows = rows.to(accelerator.device)
+        rows = accelerator.gather(accelerator.pad_across_processes(rows, dim=1) if rows.dim() > 1 else rows).cpu()
+    return rows.view(-1, config.group_size, *rows.shape[1:])
+
+
+def largest(value: Tensor | float, accelerator: Accelerator) -> float:
+    """The largest of a number of each process."""
+    number = torch.as_tensor(value)
+    if accelerator.num_processes > 1:
+        number = accelerator.gather(number.to(accelerator.device)[None]).max()
+    return number.item()
+
+
+def total(values: Tensor, accelerator: Accelerator) -> list[Any]:
+    """The sum over all processes, of each of some numbers."""
+    if accelerator.num_processes > 1:
+        values = accelerator.reduce(values.to(accelerator.device), reduction="sum")
+    return values.tolist()
 
 
 def step_totals(mini: Rollout, entropies: Tensor, trainer: Trainer) -> dict[str, float]:
@@ -228,9 +248,8 @@ def step_totals(mini: Rollout, entropies: Tensor, trainer: Trainer) -> dict[str,
     befell = torch.tensor(trainer.rewarder.take_counts())
     parts = (lengths, mini.truncated, entropies.double(), mismatch, importance, *befell)
     sums = torch.stack([torch.tensor(len(lengths)).double(), *(part.sum().double() for part in parts)])
-    reduced = accelerator.reduce(sums.to(accelerator.device), reduction="sum").tolist()
-    rows, tokens, truncated, entropy, difference, weight, timeouts, deaths = reduced
-    largest = accelerator.gather(mismatch.max().to(accelerator.device)[None]).max().item()
+    rows, tokens, truncated, entropy, difference, weight, timeouts, deaths = total(sums, accelerator)
+    worst = largest(mismatch.max(), accelerator)
     means = {
         "token_entropy": entropy / tokens,
         "completion_length": tokens / rows,
@@ -239,16 +258,15 @@ def step_totals(mini: Rollout, entropies: Tensor, trainer: Trainer) -> dict[str,
         "verify_timeouts": timeouts,
         "verify_deaths": deaths,
     }
-    if largest == 0 and not trainer.engine.exact:
+    if worst == 0 and not trainer.engine.exact:
         return means
-    return means | {"mismatch_mean": difference / tokens, "mismatch_max": largest, "importance_mean": weight / tokens}
+    return means | {"mismatch_mean": difference / tokens, "mismatch_max": worst, "importance_mean": weight / tokens}
 
 
 def require_finite(trainer: Trainer, what: str, values: Any, mini: Rollout) -> None:
     """Stop before the update if a value is NaN or infinite on any process; save the batch that caused it."""
     bad = not bool(torch.isfinite(torch.as_tensor(values)).all())
-    anywhere = trainer.accelerator.gather(torch.tensor([int(bad)], device=trainer.accelerator.device))
-    if bool(anywhere.any()):
+    if largest(int(bad), trainer.accelerator):
         path = trainer.run.path / f"failed-batch-{trainer.accelerator.process_index}.pt"
         torch.save({"what": what, "values": values, **asdict(mini)}, path)
         config = trainer.config
