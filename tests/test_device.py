@@ -16,7 +16,6 @@ from full.errors import UserError
 from full.models.loading import number_of_parameters
 from full.trainer import launch
 from tests.helpers import metrics_without_times, save_small_model, small_run
-from tests.test_environment_rules import Launcher
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = ROOT / "full" / "configs" / "accelerate"
@@ -62,7 +61,9 @@ def start() -> None:
     ],
 )
 def test_what_was_asked_for_is_done(on_gpu_machine, monkeypatch, words, environment, wanted):
-    monkeypatch.setattr(launch, "find_launcher", lambda: None if words is None else Launcher(words))
+    monkeypatch.setattr(
+        launch, "_launcher_words", lambda: [] if words is None else ["python", "accelerate", "launch", *words]
+    )
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     start()
@@ -72,7 +73,9 @@ def test_what_was_asked_for_is_done(on_gpu_machine, monkeypatch, words, environm
 
 @pytest.mark.parametrize("asked", ["fp16", "fp8"])
 def test_precisions_that_need_scaled_gradients_are_refused(monkeypatch, asked):
-    monkeypatch.setattr(launch, "find_launcher", lambda: Launcher(["--mixed_precision", asked]))
+    monkeypatch.setattr(
+        launch, "_launcher_words", lambda: ["python", "accelerate", "launch", "--mixed_precision", asked]
+    )
     with pytest.raises(UserError, match=f"mixed_precision is {asked}; expected bf16 or no.*--mixed_precision bf16"):
         launch.precision(on_cpu=False)
 

@@ -133,8 +133,10 @@ def micro_batches(
     batches, start = [], 0
     for end in range(1, len(rows) + 1):
         if end == len(rows) or _length(rows[end], prompts, completions) * (end + 1 - start) > max_tokens:
-            options = {"device": device, "pad_left": pad_left, "tree": pair_cost < float("inf")}
-            batches.append(PackedRows(rows[start:end], prompts, completions, **options))
+            tree = pair_cost < float("inf")
+            batches.append(
+                PackedRows(rows[start:end], prompts, completions, device=device, pad_left=pad_left, tree=tree)
+            )
             start = end
     return batches
 

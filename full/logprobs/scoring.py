@@ -1,6 +1,7 @@
 """Scoring completions under a model, and whether the scorer agrees with the model's own forward pass."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -41,7 +42,7 @@ def score(
     waiting = micro_batches(prompts, completions, room.size, **options)
     while waiting:
         rows = waiting.pop(0)
-        got, why = room.attempt(lambda rows=rows: policy(*rows.inputs, temperature=temperature, with_entropy=True))
+        got, why = room.attempt(partial(policy, *rows.inputs, temperature=temperature, with_entropy=True))
         if got is None:
             room.halve(why, tried=rows.input_ids.numel(), whole=rows.indivisible)
             waiting = micro_batches(prompts, completions, room.size, keep=left, **options)

@@ -115,7 +115,11 @@ def predecessors(segments: Tensor) -> Tensor:
 
 
 class Policy(nn.Module):
-    """The language model with `token_logps` as its forward: what DDP and FSDP wrap, so that their hooks see every pass."""
+    """The language model with `token_logps` as its forward: what DDP and FSDP wrap, so that their hooks see every pass.
+
+    It hides the embeddings of its model. accelerate would make FSDP2 units of their own of what get_input_embeddings and
+    get_output_embeddings return; the head of tied ones would be in two, which torch refuses from 2.13 on.
+    """
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()

@@ -107,7 +107,7 @@ def save_checkpoint(
     if accelerator.is_main_process:
         with contextlib.suppress(OSError):
             delete_checkpoint(aside)
-        last = [path.name for path in checkpoints(folder)][-1:] or [None]
+        last = [None, *(path.name for path in checkpoints(folder))][-1:]
     broadcast_object_list(last)
     message = f"the checkpoint of step {progress.step} could not be written ({fault})"
     if last[0] is None:
