@@ -16,6 +16,7 @@ import full.engines.hf as hf
 import full.trainer.memory as memory_module
 from full import train
 from full.config import TrainConfig, parse_config
+from full.halving import Halving
 from full.logprobs import lm_head
 from full.logprobs.packing import attention_pair_cost, micro_batches, pack
 from full.logprobs.tokens import Policy
@@ -86,6 +87,8 @@ def measure_update(model, *, tokens: int, prompt: int, completion: int, half=tor
         accelerator=OneProcess(half),
         policy=Policy(model),
         pair_cost=pair_cost,
+        micro_batch=Halving("micro_batch_tokens", tokens),
+        engine=SimpleNamespace(halvings=0),
     )
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-6, fused=True)

@@ -2,12 +2,14 @@
 
 import json
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from full.config import parse_config
 from full.data.order import ProblemOrder
+from full.trainer import state
 from full.trainer.checkpoints import Progress
 from full.trainer.rollout import collect
 from full.trainer.state import set_up
@@ -35,7 +37,15 @@ def problems(tmp_path_factory):
 def rehearse(monkeypatch, model, data, folder, **changes):
     """Waits of an evaluation, of sampling a batch and of its updates; and the updates' metrics."""
     pretend_cuda(monkeypatch)
-    options = {"data": data, "eval_problems": 4, "prompts_per_batch": 4, "mini_batch_prompts": 2} | changes
+    monkeypatch.setattr(state, "plan_memory", lambda config, *args, **more: (config, SimpleNamespace(line=str)))
+    options = {
+        "micro_batch_tokens": 2048,
+        "generation_rows": 64,
+        "data": data,
+        "eval_problems": 4,
+        "prompts_per_batch": 4,
+        "mini_batch_prompts": 2,
+    } | changes
     config, _ = parse_config(small_run(model, folder, **options))
     # Recomputed layers without autocast, see `_Autocast`.
     precision = "no" if config.gradient_checkpointing else "bf16"
