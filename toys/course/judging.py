@@ -633,7 +633,8 @@ class _Watch:
                 return  # inside a function that may be called
             caller = caller.f_back
         if frame.f_code.co_name not in self.allowed:
-            self.called.append(f"{package}'s {frame.f_code.co_name}")
+            owner = f"{package}'" if package.endswith("s") else f"{package}'s"
+            self.called.append(f"{owner} {frame.f_code.co_name}")
 
     def _package(self, frame: FrameType) -> str:
         """The closed package that a frame's code belongs to, or ""; this folder is open: the references live here."""
