@@ -440,7 +440,7 @@ def choose_sizes(config: TrainConfig, plan: MemoryPlan, *, device: str, batch: i
         device: "cuda" or "cpu".
         batch: completions that are sampled on a process, at most.
     """
-    changes = {}
+    changes: dict[str, Any] = {}
     if not config.micro_batch_tokens:
         changes["micro_batch_tokens"] = max(1, round_down(min(plan.tokens_that_fit, MOST_TOKENS[device]), 256))
     if not config.generation_rows:
