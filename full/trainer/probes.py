@@ -2,6 +2,7 @@ r"""What experiments read off the policy of a run: functions for --callback, whi
 
     --callback full.trainer.probes:confidence    # six readings of confidence against the true success rate
     --callback full.trainer.probes:spread        # mean and spread of the reward over the answers to one problem
+    --callback full.trainer.microscope:groups    # whole groups of a few problems, token by token
 
 Each samples completions of held-out problems at stages of the run and appends a line of numbers to probes.jsonl in its
 folder; full/sweep.py puts them into results.csv as "NAME STAGE". The sampling depends on the seed alone, is the same at
@@ -129,15 +130,17 @@ def spread_of(rewards: Tensor) -> dict[str, float]:
     }
 
 
-def draw(trainer: Trainer, samples: int) -> tuple[list[list[int]], list[list[int]], list[str], Tensor]:
-    """Sample so many completions of each of the first held-out problems: prompts, completions, texts, and rewards.
+def draw(
+    trainer: Trainer, samples: int, most: int = PROBLEMS
+) -> tuple[list[list[int]], list[list[int]], list[str], Tensor]:
+    """Sample so many completions of each of the first `most` held-out problems: prompts, completions, texts, and rewards.
 
     Returns:
         prompts, completions and texts, one a completion; rewards [problems, samples], by the run's reward.
     """
     if trainer.accelerator.num_processes > 1:
         raise UserError("a probe runs on one process; start one, or leave --callback out.")
-    problems = range(min(PROBLEMS, len(trainer.held_out)))
+    problems = range(min(most or PROBLEMS, len(trainer.held_out)))
     keys = [(PROBE_BATCH, i, k) for i in problems for k in range(samples)]
     prompts = [list(trainer.held_out_prompts[i]) for _, i, _ in keys]
     with whole_weights(trainer.policy), trainer.accelerator.autocast():
