@@ -71,10 +71,11 @@ def draw(table: Table) -> tuple[Figure, str]:
     places = range(len(TRAINED))
     success = [table.one(part=stage, metric="success").mean for stage in TRAINED]
     axes[2].plot(places, success, color="black", linewidth=2.5, label="true success rate")
-    for reading, marker in zip(READINGS, "osD^vX", strict=True):
+    for reading, marker, color in zip(READINGS, "osD^vX", plotting.CYCLE, strict=False):
         line = ":" if reading == "likelihood" else "-"  # it lies on "tokens"
         means = [at(table, "mean", reading, stage).mean for stage in TRAINED]
-        axes[2].plot(places, means, line, marker=marker, markersize=5 if line == ":" else 8, label=reading)
+        size = 5 if line == ":" else 8
+        axes[2].plot(places, means, line, color=color, marker=marker, markersize=size, label=reading)
     axes[2].set_xticks(list(places), ["start", "a quarter", "end"])
     axes[2].set(
         xlabel="stage of training", ylabel="mean over problems", ylim=(-0.02, 1.02), title="Confidence and success"

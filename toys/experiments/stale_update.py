@@ -65,7 +65,8 @@ def judge(table: Table) -> Verdict:
 
 
 def draw(table: Table) -> tuple[Figure, str]:
-    made, axes = plotting.figure(1, 3, size=(13.5, 4.6), sharey=True)
+    shown = sum(gap(table, arm, "apo", kind) is not None for kind in KINDS for arm in ("grpo", "apo-ratio", "apo-clip"))
+    made, axes = plotting.figure(1, 3, size=(13.5, 1.4 + 0.5 * shown), sharey=True)
     for ax, metric in zip(axes, METRICS, strict=True):
         rows = {}
         for kind, name in KINDS.items():
