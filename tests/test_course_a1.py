@@ -229,6 +229,15 @@ if alpha == 0: return (log_p.exp() * (torch.expm1(r) - r)).sum(-1)
 if alpha == 1: return (log_q.exp() * (torch.expm1(-r) + r)).sum(-1)
 return (log_p.exp() * (torch.expm1(r) - torch.expm1(alpha * r) / alpha)).sum(-1) / (1 - alpha)
 """
+AUTOGRAD = """
+with torch.enable_grad():
+    u = log_p.clone().requires_grad_()
+    p = u.softmax(-1)
+    if alpha == 0: d = (p * (p.log() - log_q)).sum(-1)
+    elif alpha == 1: d = (log_q.exp() * (log_q - p.log())).sum(-1)
+    else: d = (1 - (log_q.exp()**alpha * p**(1 - alpha)).sum(-1)) / (alpha * (1 - alpha))
+    return torch.autograd.grad(d.sum(), u)[0]
+"""
 NEAR_0 = "r = log_q - log_p\nz = r if abs(alpha) < 1e-4 else torch.expm1(alpha * r) / alpha\np = log_p.exp()\n"
 WRONG = [
     ("alpha_divergence", "good near 0, not near 1", ONE_SIDED),
@@ -246,6 +255,11 @@ WRONG = [
     ("box_cox", "the limit is log log w", "return log_w.log() if alpha == 0 else torch.expm1(alpha * log_w) / alpha"),
     ("alpha_divergence_grad", "an early switch to the limit", NEAR_0 + GRAD),
     ("alpha_divergence_grad", "1/(1 - alpha) left over", WEIGHT + GRAD + " / (1 - alpha)"),
+    ("alpha_divergence_grad", "autograd", AUTOGRAD),
+    ("alpha_divergence_grad", "mean for sum", WEIGHT + "return -p * (z - (p * z).mean(-1, keepdim=True))"),
+    ("alpha_divergence_grad", "q for p", WEIGHT + "p = log_q.exp()\n" + GRAD),
+    ("lyapunov", "centred under p", FLOW + "c = d - (p * d).sum()\n"
+     "return (c**2).sum() / 2, -((p * r * z).sum() - (p * r).sum() * (p * z).sum())"),
     ("lyapunov", "V alone", FLOW + "return (c**2).sum() / 2"),
     ("lyapunov", "mean under q", FLOW + "p = log_q.exp()\nreturn (c**2).sum() / 2, "
      "-((p * r * z).sum() - (p * r).sum() * (p * z).sum())"),

@@ -319,6 +319,10 @@ WRONG = [
     ("reshaped_advantage", "groups for P", Z + "return z - z.mean(-1, keepdim=True)"),
     ("reinforce_gradient", "mean under pi", Z + "z = z - (logits.softmax(-1)[arms] * z).sum()\n" + SCORE
      + "return g / (len(arms) * tau_anc)"),
+    ("reinforce_gradient", "autograd", "with torch.enable_grad():\n    u = logits.clone().requires_grad_()\n"
+     "    l = u.log_softmax(-1)[arms]\n    log_p = ((l - l.detach()) / tau_anc).log_softmax(-1)\n"
+     "    s = (log_p.exp() * (log_p - log_q)).sum() if alpha == 0 else (alpha * log_q + (1 - alpha) * log_p).exp().sum()\n"
+     "    return torch.autograd.grad(s if alpha == 0 else (1 - s) / (alpha * (1 - alpha)), u)[0]"),
     ("reinforce_gradient", "arms for draws", Z + "z = z - z.mean()\n" + SCORE + "return g / (len(logits) * tau_anc)"),
     ("step_length", "the limit is that of alpha = 1", LENGTH + "alpha = alpha or 1.0\n"
      "return math.expm1(alpha / beta_r) / (alpha * M**alpha)"),

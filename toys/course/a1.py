@@ -726,6 +726,11 @@ its digits kept where $\alpha\log w$ is tiny.
             _bent(lambda log_w, alpha: log_w**alpha),
         ),
         Mistake(
+            "centred",
+            "the mean of the weights is subtracted. That comes later, in the gradient; here each sample has its own weight.",
+            lambda log_w, alpha: apo_edu.box_cox(log_w, alpha) - apo_edu.box_cox(log_w, alpha).mean(),
+        ),
+        Mistake(
             "brackets missing",
             "this subtracts 1/alpha from w^alpha: the brackets are missing, (w^alpha - 1) / alpha.",
             _bent(lambda log_w, alpha: (alpha * log_w).exp() - 1 / alpha),
@@ -837,7 +842,7 @@ def _alpha_divergence_grad(log_q: Tensor, log_p: Tensor, alpha: float) -> Tensor
 def without_autograd(answer: Any, log_q: Tensor, log_p: Tensor, alpha: float) -> Any:
     """Call an answer where autograd is switched off: a closed form does not need it."""
     try:
-        with torch.no_grad():
+        with torch.inference_mode():  # not no_grad: an answer could switch it on again
             return answer(log_q, log_p, alpha)
     except RuntimeError as error:
         if "does not require grad" in str(error):
@@ -865,6 +870,15 @@ def beside_the_limit(answer: Any, log_q: Tensor, log_p: Tensor, alpha: float) ->
 
 def _weights(log_q: Tensor, log_p: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
     return log_p.exp(), apo_edu.box_cox(log_q - log_p, alpha)
+
+
+def _uncentred(log_q: Tensor, log_p: Tensor, alpha: float) -> Tensor:
+    p, z = _weights(log_q, log_p, alpha)
+    return -p * z
+
+
+def _under_q(log_q: Tensor, z: Tensor) -> Tensor:
+    return -log_q.exp() * (z - (log_q.exp() * z).sum(-1, keepdim=True))
 
 
 def _plain_centre(log_q: Tensor, log_p: Tensor, alpha: float) -> Tensor:
@@ -966,12 +980,36 @@ neither blow up nor lose its digits. Compare it with autograd through your `alph
             "no centring",
             "this treats every log p_j as if it could move alone. Raising one logit lowers all other probabilities: what is "
             "d log p_i / d u_j for i other than j? Your numbers do not sum to 0 over the group; they must.",
-            lambda log_q, log_p, alpha: -_weights(log_q, log_p, alpha)[0] * _weights(log_q, log_p, alpha)[1],
+            lambda log_q, log_p, alpha: _uncentred(log_q, log_p, alpha),
         ),
         Mistake(
             "plain mean", "z is centred by its plain mean over the group; the mean is the one under p.", _plain_centre
         ),
         Mistake("mean under q", "z is centred by its mean under q; the expectation is over p.", _centred_by_q),
+        Mistake(
+            "p missing before the mean",
+            "the mean E_p z is there, but without its factor p_j: both terms have it, -p_j (z_j - E_p z).",
+            lambda log_q, log_p, alpha: (
+                _uncentred(log_q, log_p, alpha) - _uncentred(log_q, log_p, alpha).sum(-1, keepdim=True)
+            ),
+        ),
+        Mistake(
+            "mean for sum",
+            "E_p z is the sum of p z over the group; this takes its mean, which divides by the group once more.",
+            lambda log_q, log_p, alpha: (
+                _uncentred(log_q, log_p, alpha) - log_p.exp() * _uncentred(log_q, log_p, alpha).mean(-1, keepdim=True)
+            ),
+        ),
+        Mistake(
+            "q for p",
+            "the weights are centred and counted under q; both are under p, whose logits move.",
+            lambda log_q, log_p, alpha: _under_q(log_q, _weights(log_q, log_p, alpha)[1]),
+        ),
+        Mistake(
+            "with respect to p",
+            "this is the derivative with respect to p_j; the chain rule has one more factor, dp_i/du_j of the softmax.",
+            lambda log_q, log_p, alpha: -(alpha * (log_q - log_p)).exp() / (alpha if alpha else 1.0),
+        ),
         Mistake(
             "p missing",
             "the centred weight is right, but a sample counts as often as it is drawn: the factor p_j is missing.",
@@ -1391,9 +1429,17 @@ def _lyapunov(logits: Tensor, log_q: Tensor, alpha: float) -> tuple[Tensor, Tens
     return 0.5 * (away**2).sum(), -covariance
 
 
+def _away(logits: Tensor, log_q: Tensor) -> Tensor:
+    return logits - log_q - (logits - log_q).mean()
+
+
 def _v(logits: Tensor, log_q: Tensor) -> Tensor:
-    away = logits - log_q
-    return 0.5 * ((away - away.mean()) ** 2).sum()
+    return 0.5 * (_away(logits, log_q) ** 2).sum()
+
+
+def _cov_of(log_p: Tensor, log_ratio: Tensor, alpha: float) -> Tensor:
+    p, z = log_p.exp(), apo_edu.box_cox(log_ratio, alpha)
+    return -((p * log_ratio * z).sum() - (p * log_ratio).sum() * (p * z).sum())
 
 
 def _rate(logits: Tensor, log_q: Tensor, alpha: float) -> Tensor:
@@ -1506,6 +1552,25 @@ constant was added to them. Then the next cell follows a schedule that jumps bet
             "no square",
             "V is a squared length; this is the length.",
             _both(lambda logits, log_q: (2 * _v(logits, log_q)).sqrt()),
+        ),
+        Mistake(
+            "weighted by p",
+            "each arm's square is weighted by p; V counts every arm alike.",
+            _both(lambda logits, log_q: 0.5 * (logits.softmax(-1) * _away(logits, log_q) ** 2).sum()),
+        ),
+        Mistake(
+            "centred under p",
+            "the difference is centred by its mean under p; it is the plain mean over the arms, which does not move with p.",
+            _both(
+                lambda logits, log_q: (
+                    0.5 * ((logits - log_q - (logits.softmax(-1) * (logits - log_q)).sum()) ** 2).sum()
+                )
+            ),
+        ),
+        Mistake(
+            "logits taken for log p",
+            "the logits are taken for log p; they are not normalised: log p is logits.log_softmax(-1).",
+            lambda logits, log_q, alpha: (_v(logits, log_q), _cov_of(logits, log_q - logits, alpha)),
         ),
         Mistake(
             "probabilities for logits",

@@ -1277,7 +1277,7 @@ BY_AUTOGRAD = "this asks autograd for the gradient; write it as REINFORCE, and l
 def without_autograd(answer: Any, *case: Any) -> Any:
     """Call an answer where autograd is switched off."""
     try:
-        with torch.no_grad():
+        with torch.inference_mode():  # not no_grad: an answer could switch it on again
             return answer(*case)
     except RuntimeError as error:
         if "does not require grad" in str(error):
@@ -1293,7 +1293,8 @@ def _by_autograd(logits: Tensor, arms: Tensor, log_q: Tensor, alpha: float, tau_
 
 
 def _referee_gradient(logits: Tensor, arms: Tensor, log_q: Tensor, alpha: float, tau_anc: float) -> Tensor:
-    with torch.enable_grad():
+    with torch.inference_mode(False):
+        logits, log_q = logits.clone(), log_q.clone()
         return _by_autograd(logits, arms, log_q, alpha, tau_anc)
 
 
@@ -1380,6 +1381,11 @@ The check compares it with autograd through the whole loss: they are equal, not 
             "sum for mean",
             "this sums over the group; the 1/P is missing.",
             _reinforce_but(factor=lambda count, tau_anc: -1.0 / tau_anc),
+        ),
+        Mistake(
+            "1/(P tau_anc) missing",
+            "the factor 1/(P tau_anc) is missing: a mean over the draws, and u changes by 1/tau_anc for every nat.",
+            _reinforce_but(factor=lambda count, tau_anc: -1.0),
         ),
         Mistake(
             "arms for draws",
@@ -1590,6 +1596,16 @@ is a limit.
             "P missing",
             "this is q^alpha; z has (P q)^alpha.",
             _length_but(mean=lambda right, group, e: right * e + group - right),
+        ),
+        Mistake(
+            "p for 1/p",
+            "this is (q/P)^alpha: dividing by p = 1/P multiplies by P.",
+            _length_but(mean=lambda right, group, e: (right * e + group - right) * group),
+        ),
+        Mistake(
+            "1/P included",
+            "the factor 1/P belongs to the mean over samples, outside of z and c.",
+            _length_but(extra=lambda right, group: 1 / group),
         ),
         Mistake(
             "right and wrong exchanged",

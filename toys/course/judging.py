@@ -321,8 +321,8 @@ def _is_scalar(value: Any) -> bool:
 
 
 _FLOAT32 = (
-    "right, but only to the 7 digits of float32, where the input is float64: keep its dtype, "
-    "e.g. torch.tensor(..., dtype=torch.float64), or x.dtype of an input x."
+    "right, but only to the 7 digits of float32. Expected is float64, as the input is: torch.tensor(..., dtype=torch.float64), "
+    "or dtype=x.dtype of an input x."
 )
 
 
@@ -416,10 +416,19 @@ def _general(
     arrays = [(a, b) for a, b in pairs if isinstance(a, np.ndarray) and isinstance(b, np.ndarray) and b.dtype != bool]
     kinds = _form(given[first]), _form(expected[first])
     if isinstance(given[first], np.ndarray) != isinstance(expected[first], np.ndarray):
-        return Failure("wrong type", f"gives {kinds[0]}; expected {kinds[1]}{at}.")
+        rows: tuple[Any, ...] = given[first] if isinstance(given[first], tuple) else ()
+        listed = len({_form(row) for row in rows if isinstance(row, np.ndarray)}) == 1
+        remedy = (
+            " torch.tensor(..., dtype=torch.float64) makes a tensor of lists." if listed and not exercise.value else ""
+        )
+        return Failure("wrong type", f"gives {kinds[0]}; expected {kinds[1]}{at}.{remedy}")
     shape = next(((a.shape, b.shape) for a, b in arrays if a.shape != b.shape), None)
     if shape:
-        remedy = " Sum over the last dimension only: leading dimensions stay." if len(shape[0]) < len(shape[1]) else ""
+        remedy = ""
+        if any(isinstance(x, torch.Tensor) and x.shape == shape[1] for x in cases[first]):
+            remedy = " One number for each entry is asked for."
+        elif len(shape[0]) < len(shape[1]):
+            remedy = " Sum over the last dimension only: leading dimensions stay."
         if len(shape[0]) > len(shape[1]) and math.prod(shape[0]) == math.prod(shape[1]):
             remedy = " Without keepdim=True?"
         if exercise.value:
@@ -436,7 +445,12 @@ def _general(
             return Failure("constant", says)
         large = np.abs(right) > 1e-9 * np.abs(right).max(initial=0.0)
         ratio = mine[large] / right[large]
-        if len(ratio) > 2 and np.ptp(ratio) < 1e-6 * np.abs(ratio).max() and abs(ratio[0] - 1) > 1e-6:
+        if (
+            len(ratio) > 1
+            and np.ptp(right) > 0
+            and np.ptp(ratio) < 1e-6 * np.abs(ratio).max()
+            and abs(ratio[0] - 1) > 1e-6
+        ):
             if exercise.value:
                 return Failure("a factor", "every number is off by the same factor.")
             return Failure("a factor", f"is {_factor(float(ratio.mean()))} the right value everywhere.")
