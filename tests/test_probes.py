@@ -2,16 +2,20 @@
 
 import json
 import math
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+import yaml
 
 from apo_edu import GroupBatch
 from full import sweep, train
 from full.errors import UserError
 from full.trainer import probes
 from tests.helpers import save_small_model, small_run
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +84,19 @@ def test_a_run_does_not_notice_its_probes(model, tmp_path, monkeypatch):
     columns = sweep.probed(tmp_path / "with")
     assert {"success last", "rank tokens quarter", "lead answers last", "risk last"} <= columns.keys()
     assert all(math.isfinite(value) for value in columns.values()) and sweep.probed(tmp_path / "nowhere") == {}
+
+
+@pytest.mark.slow
+def test_token_entropy_ranks_problems_and_the_candidate_set_does_not(tmp_path):
+    # Experiment 8's first stage on one seed: tokens +0.58 [0.44, 0.72], candidates +0.02 [-0.13, 0.17], one rank's error 0.1.
+    sweep_file = yaml.safe_load((ROOT / "full" / "configs" / "experiments" / "confidence.yaml").read_text())
+    options = {**sweep_file["options"], "steps": 4, "eval_problems": 100, "seed": 10, "output_dir": tmp_path / "run"}
+    words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    train.main(["--config", str(ROOT / sweep_file["base"]), *words])
+    first = sweep.probed(tmp_path / "run")
+    assert first["rank tokens quarter"] == pytest.approx(0.58, abs=0.4)
+    assert first["rank candidates quarter"] == pytest.approx(0.02, abs=0.4) and first["mean candidates quarter"] < 0.03
+    assert 0.25 < first["success quarter"] < 0.5
 
 
 def test_a_probe_of_several_processes_is_refused():

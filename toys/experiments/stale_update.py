@@ -53,6 +53,12 @@ def judge(table: Table) -> Verdict:
             said.append(
                 f"{name} ({seeds} seeds): GRPO minus APO {grpo}, with ratio and clip minus APO {mended}, minus GRPO {left}"
             )
+    for (arm, other), name in {
+        ("apo-ratio", "apo"): "the ratio alone minus APO",
+        ("grpo-1", "apo-1"): "one update a batch, GRPO minus APO",
+    }.items():
+        if row := gap(table, arm, other):
+            said.append(f"{name} ({row.seeds} seeds) {row.mean:+.3f} [{row.low:+.3f}, {row.high:+.3f}]")
     if found[""]:
         answer = "holds"
     elif any(found.values()):
