@@ -53,6 +53,7 @@ def draw(table: Table) -> tuple[Figure, str]:
                 label_of = {"0.0": "alpha 0", "grpo": "GRPO"}[other]
                 rows |= {f"{task}:\nalpha 0.9 minus {label_of}": row for row in found}
         plotting.differences(ax, rows)
+        ax.locator_params(axis="x", nbins=5)
         ax.set(xlabel=f"difference in {label}", title=label)
     return (
         made,
