@@ -164,6 +164,20 @@ def test_two_coins_by_hand(q, p, forward, reverse):
     assert A1["by_hand"].solution(q, p) == pytest.approx((forward, reverse), abs=1e-6)
 
 
+def test_a_rounded_value_is_told_from_a_wrong_one():
+    seen = 0
+    for student in CLASS:
+        right = A1["by_hand"].solution(**student.numbers(A1["by_hand"]))
+        (verdict,) = judge(A1["by_hand"], [round(value, 2) for value in right], student)
+        off = max(abs(round(value, 2) - value) for value in right) / max(right)
+        if 3e-3 < off < 0.01:
+            seen += 1
+            assert verdict.mistake == "too few digits" and "more digits are asked for" in verdict.says
+        (verdict,) = judge(A1["by_hand"], [1.00567 * value for value in right[:1]] + [right[1]], student)
+        assert verdict.passed or verdict.mistake != "too few digits"
+    assert seen
+
+
 def test_rising_takes_any_example_that_rises():
     """Another search than the reference's: four arms, the library's gradient, any order."""
     for student in CLASS:

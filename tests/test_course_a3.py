@@ -339,6 +339,9 @@ WRONG = [
     ("run_facts", FACTS.replace("ON_POLICY", "row['kl_old'] < 1e-12"), {"on_policy": "unnamed"}),
     ("chosen", CHOSEN.replace("FIRST", "::2").replace("SECOND", "1::2"), {"lead": "even and odd seeds"}),
     ("chosen", CHOSEN.replace("FIRST", "1::2").replace("SECOND", "::2"), {"lead": "odd and even seeds"}),
+    ("chosen", CHOSEN.replace("FIRST", ":").replace("SECOND", "10:"), {"row": "the reported seeds helped to choose"}),
+    ("run_facts", FACTS.replace("len(rows) // 4", "10").replace("ON_POLICY", "row['kl_old'] == 0"),
+     {"gain": "ten steps for quarters", "gain_se": "ten steps for quarters"}),
     ("expected_gain", GAIN.replace("VALUE", "noise * math.sqrt((1 - rho) / (1 + rho)) / math.sqrt(2 * math.pi)"),
      {"value": "only the average is noisy", "no_memory": "only the average is noisy"}),
     ("expected_gain", GAIN.replace("VALUE", "noise / math.sqrt(math.pi * (1 + rho)) if rho else 0.0"),
@@ -390,6 +393,15 @@ def test_the_two_names_of_a_diagnosis_cannot_be_guessed_one_by_one(capsys):
         assert "diagnosis: " in capsys.readouterr().out
     check(exercise, (first, second), student=ADA)
     assert "diagnosis: 6 of 6 points" in capsys.readouterr().out
+
+
+def test_an_unpaired_error_is_not_taken_for_too_few_digits():
+    exercise = A3["sweep_report"]
+    scores, alpha, lead, half = exercise.solution(**ADA.numbers(exercise))
+    (verdict,) = [v for v in judge(exercise, (scores, alpha, lead, 1.008 * half), ADA) if not v.passed]
+    assert "digits" not in verdict.says and "seed by seed" in verdict.says
+    (verdict,) = [v for v in judge(exercise, (scores, alpha, round(lead, 3) + 1e-3, half), ADA) if not v.passed]
+    assert "digits" not in verdict.says
 
 
 def test_a_diagnosis_is_judged_name_by_name_when_it_is_graded(monkeypatch, capsys):

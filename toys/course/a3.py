@@ -1369,8 +1369,8 @@ half-width of the 95 % t-interval of the paired differences. Your `interval` doe
             ),
         ),
         Mistake(
-            "the second half for both",
-            "the second half is used to choose and to report: nothing is left that the choice has not seen.",
+            "the reported seeds helped to choose",
+            "the seeds that are reported helped to choose the setting: choose on the first half alone.",
             _chosen_but(pick=lambda rewards, half: int(rewards[:, half:].mean(1).argmax())),
         ),
         Mistake(
@@ -1974,10 +1974,10 @@ def _norms(rows: list[dict[str, float]]) -> list[float]:
 
 
 def _gain_of(
-    share: int = 4, mean: Callable[[list[float]], float] = statistics.fmean
+    share: int = 4, mean: Callable[[list[float]], float] = statistics.fmean, steps: int = 0
 ) -> Callable[[list[dict[str, float]]], float]:
     def gain(rows: list[dict[str, float]]) -> float:
-        rewards, part = _reward(rows), len(rows) // share
+        rewards, part = _reward(rows), steps or len(rows) // share
         return mean(rewards[-part:]) - mean(rewards[:part])
 
     return gain
@@ -1987,9 +1987,10 @@ def _error_of(
     variance: Callable[[list[float]], float] = statistics.variance,
     combine: Callable[[float, float, int], float] = lambda a, b, n: math.sqrt((a + b) / n),
     share: int = 4,
+    steps: int = 0,
 ) -> Callable[[list[dict[str, float]]], float]:
     def error(rows: list[dict[str, float]]) -> float:
-        rewards, part = _reward(rows), len(rows) // share
+        rewards, part = _reward(rows), steps or len(rows) // share
         return combine(variance(rewards[:part]), variance(rewards[-part:]), part)
 
     return error
@@ -2111,6 +2112,11 @@ The docstring says what each is. (The minutes include the cell above, if you tra
             "thirds for quarters",
             "gain and error are taken over thirds; quarters are asked for.",
             _facts_but(gain=_gain_of(3), gain_se=_error_of(share=3)),
+        ),
+        Mistake(
+            "ten steps for quarters",
+            "gain and error are taken over ten steps, however long the run is; a quarter is len(rows) // 4.",
+            _facts_but(gain=_gain_of(steps=10), gain_se=_error_of(steps=10)),
         ),
         Mistake(
             "1.96 standard errors",

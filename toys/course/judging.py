@@ -455,11 +455,20 @@ def _general(
                 return Failure("a factor", "every number is off by the same factor.")
             return Failure("a factor", f"is {_factor(float(ratio.mean()))} the right value everywhere.")
     if exercise.value:  # one's own numbers: the right ones are not told
-        if arrays and np.abs(mine - right).max() < 0.01 * np.abs(right).max():
+        if arrays and np.abs(mine - right).max() < 0.01 * np.abs(right).max() and _is_rounded(mine, right):
             return Failure("too few digits", f"nearly right, but more digits are asked for: {_show(given[first])}.")
         return Failure("unnamed", f"not right: {_show(given[first])}. {check.hint}".strip())
     words = f"{at.strip().capitalize()}: {_difference(check, given[first], expected[first])}. {check.hint}"
     return Failure("unnamed", words.strip().removeprefix(": "))
+
+
+def _is_rounded(given: np.ndarray, right: np.ndarray) -> bool:
+    """Whether a number is the right one with at most three decimals, rounded or cut; computed ones have more."""
+    return any(
+        bool((np.abs(given - right) < 1.001 * 10.0**-decimals).all())
+        and np.allclose(given, np.round(given, decimals), rtol=0, atol=1e-9)
+        for decimals in range(4)
+    )
 
 
 def _form(value: Any) -> str:
