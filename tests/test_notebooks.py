@@ -13,7 +13,6 @@ import nbformat
 import pytest
 
 from tests.notebooks import WIDGET_VIEW, execute, notebooks
-from toys.questions.asking import lessons
 
 LESSONS = notebooks()
 BOOKS = {path.name: nbformat.read(path, as_version=4) for path in LESSONS}
@@ -30,10 +29,6 @@ def asked_in(book) -> list[str]:
 
 def questions_of(name):
     return importlib.import_module(f"toys.questions.lesson_{name[:2]}")
-
-
-MOVED = [name for name in BOOKS if name[:2] in lessons()]
-each_moved = pytest.mark.parametrize("name", MOVED)
 
 
 def test_all_lessons_are_there():
@@ -89,14 +84,14 @@ def test_in_colab_the_second_cell_fetches_the_toolkit(monkeypatch):
     assert sys.path[0] == "/content/apo_edu"
 
 
-@each_moved
+@each_lesson
 def test_predict_before_the_main_results(name):
     asked = asked_in(BOOKS[name])
     assert len(asked) >= (1 if name.startswith("00") else 2)
     assert asked == [f"{name[:2]}.{short}" for short in questions_of(name).QUESTIONS]
 
 
-@each_moved
+@each_lesson
 def test_no_answer_stands_in_what_a_saved_lesson_shows_before_its_question(name):
     """Questions and answers are in toys/questions; a saved lesson has them folded, the pictures too."""
     book = BOOKS[name]
@@ -168,7 +163,7 @@ def test_a_lesson_defines_no_mathematics(name):
                 assert "'log_softmax'" not in inner, "a loss belongs in apo_edu"
 
 
-@each_moved
+@each_lesson
 def test_self_tests_have_three_explained_answers(name):
     assert any(f'self_test("{name[:2]}")' in cell.source for cell in BOOKS[name].cells)
     pairs = questions_of(name).SELF_TEST
