@@ -43,7 +43,7 @@ def test_every_lesson_result_and_assignment_is_a_page(site):
     pages = {str(path.relative_to(site).with_suffix("")) for path in site.rglob("*.html")}
     assert {f"lessons/{name}" for name in names} <= pages
     assert {"index", "results/index", "results/NEGATIVE", "assignments/a1", "assignments/a3", "glossary"} <= pages
-    assert {"api/apo_edu.divergences", "api/apo_edu.schedules"} <= pages
+    assert {"map", "api/apo_edu.divergences", "api/apo_edu.schedules"} <= pages
 
 
 def test_a_page_of_lessons_is_small_and_every_picture_has_words(site):

@@ -202,6 +202,9 @@ def write_pages(out: Path, books: dict[str, nbformat.NotebookNode]) -> None:
     documents = sorted((NOTEBOOKS / "results").glob("*.md"))
     sources = {NOTEBOOKS / f"{name}.ipynb": out / "lessons" / f"{name}.ipynb" for name in books}
     sources |= {file: out / "results" / ("index.md" if file.stem == "README" else file.name) for file in documents}
+    sources[NOTEBOOKS / "MAP.md"] = out / "map.md"
+    for name in ASSIGNMENTS:
+        sources[NOTEBOOKS / "assignments" / "source" / name / f"{name}.ipynb"] = out / "assignments" / f"{name}.ipynb"
     pages = set(sources.values())
 
     def settled(text: str, source: Path, target: Path) -> str:
@@ -222,7 +225,7 @@ def write_pages(out: Path, books: dict[str, nbformat.NotebookNode]) -> None:
                     cell.source = settled(cell.source, NOTEBOOKS / f"{name}.ipynb", target)
             nbformat.write(page, target)
     (out / "results").mkdir()
-    for file in documents:
+    for file in [NOTEBOOKS / "MAP.md", *documents]:
         target = sources[file]
         text = settled(file.read_text(encoding="utf-8"), file, target)
         if target.name == "index.md":
