@@ -91,6 +91,16 @@ def test_float32_is_named(answer):
     assert end.passed or end.mistake == "float32"
 
 
+def test_float32_is_no_lost_digits():
+    """Where rounding is what a check looks at, float32 is said, and not the mistake that loses digits in float64."""
+    noisy = Check(name="digits", title="", points=1, cases=cases(1e-3), rtol=1e-12, noisy=True)
+    values = Check(name="values", title="", points=1, cases=cases(0.5), rtol=1e-9)
+    lost = Mistake("lost", "digits lost", lambda x, alpha: double(x, alpha) * (1 + (alpha < 0.1) * 1e-8))
+    verdicts = judge(made(lost, checks=(noisy, values)), lambda x, alpha: double(x.float(), alpha).double() * 1.0, ADA)
+    assert {verdict.mistake for verdict in verdicts} == {"float32"}
+    assert judge(made(lost, checks=(noisy, values)), lost.answer, ADA)[0].mistake == "lost"
+
+
 def test_a_mistake_in_float32_is_still_named():
     thrice = Mistake("thrice", "three times", lambda x, alpha: (2 + alpha) * x)
     verdicts = judge(made(thrice), lambda x, alpha: (2 + alpha) * x.float(), ADA)
