@@ -102,6 +102,11 @@ def verified(prompts, completions, rows) -> list[float]:
     return [x + y for x, y in zip(letters(prompts, completions, rows), verdicts, strict=True)]
 
 
+def every_other(prompts, completions, rows) -> list[float]:
+    """Every group has a signal, whatever was sampled."""
+    return [float(i % 2) for i in range(len(completions))]
+
+
 def nothing(prompts, completions, rows) -> list[float]:
     """No completion is better than another."""
     return [0.0] * len(completions)

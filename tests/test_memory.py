@@ -2,7 +2,11 @@
 
 import contextlib
 import dataclasses
+import json
 import math
+import re
+import subprocess
+import sys
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -300,6 +304,34 @@ def test_what_a_run_on_a_cpu_allocates(monkeypatch, name, kind):
     assert memory.stepping == pytest.approx(step, rel=0.02)
     measured = measure_sampling(model.eval(), monkeypatch, rows=32, prompt=30, completion=70, half=None)
     assert memory.sampling(32, 30, 70, prompts=2) - memory.moments == pytest.approx(measured, rel=0.1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"lora_rank": 16}, {"gradient_checkpointing": True}, {"micro_batch_tokens": 600}, {"group_size": 16}],
+    ids=str,
+)
+def test_what_a_run_says_beforehand_and_what_its_process_takes(tmp_path, options):
+    """The line of a run on a CPU against the peak of its resident memory: Python, libraries and allocator included."""
+    shape = {
+        "hidden_size": 512,
+        "intermediate_size": 1536,
+        "num_hidden_layers": 8,
+        "num_attention_heads": 8,
+        "head_dim": 64,
+    }
+    model = save_small_model(tmp_path / "model", **shape)
+    sizes = {"prompts_per_batch": 8, "mini_batch_prompts": 8, "group_size": 8, "max_completion_tokens": 64, "steps": 2}
+    fixed = {"epochs": 1, "eval_problems": 4, "save_every": 0, "reward": "tests.helpers:every_other"}
+    words = small_run(model, tmp_path / "run", **(sizes | fixed | options))
+    command = [sys.executable, str(ROOT / "full" / "train.py"), *words]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    number, unit = re.search(r"at most about ([0-9.]+) (GB|MB) of", ran.stdout).groups()
+    said = float(number) * {"GB": 1e9, "MB": 1e6}[unit]
+    measured = json.loads((tmp_path / "run" / "summary.json").read_text())["peak_memory_bytes"]
+    print(f"{options}: said {said / 1e9:.2f} GB, measured {measured / 1e9:.2f} GB: {said / measured:.2f}")
+    assert 0.9 <= said / measured <= 1.1
 
 
 def test_what_a_token_keeps_by_hand():
