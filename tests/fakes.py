@@ -12,12 +12,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 from transformers import AutoModelForCausalLM, GenerationConfig, Qwen3Config
 
-from full.models.adapters import add_adapters
+from full.models.adapters import add_adapters, keep_base_in
 
 # Of config.json on the hub.
 SHAPES = {
     "0.6B": {"hidden_size": 1024, "intermediate_size": 3072},
     "1.7B": {"hidden_size": 2048, "intermediate_size": 6144},
+    "8B": {"hidden_size": 4096, "intermediate_size": 12288},
 }
 
 
@@ -54,13 +55,14 @@ class LiveBytes(TorchDispatchMode):
 
 
 def fake_qwen3(shape: str, *, layers: int = 28, lora_rank: int = 0, checkpointing: bool = False, **changes):
-    """A Qwen3 of fake tensors; with adapters as `load_model` adds them."""
+    """A Qwen3 of fake tensors; with adapters on a base as `set_up` keeps it on a GPU."""
     options = {"vocab_size": 151936, "num_hidden_layers": layers, "num_attention_heads": 16, "num_key_value_heads": 8}
     options |= {"head_dim": 128, "max_position_embeddings": 40960, "tie_word_embeddings": True, **SHAPES[shape]}
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(Qwen3Config(**(options | changes)), dtype=torch.float32)
         if lora_rank:
             add_adapters(model, lora_rank)
+            keep_base_in(model, torch.bfloat16)
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     made: dict[int, torch.nn.Parameter] = {}
     with mode:

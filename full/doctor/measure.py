@@ -323,17 +323,21 @@ class Memory:
 
     @property
     def activations(self) -> float:
-        """Bytes of a micro-batch in the run, by the model; on a GPU, which measures exactly, never less than was measured."""
+        """Bytes of a micro-batch in the run, by the model, but never less than was measured (`correction`)."""
         if not self.update_tokens:
             return 0.0
         return self._modelled(self.update_tokens) * self.correction
 
     @property
     def correction(self) -> float:
-        """Measured over modelled activations of the largest update measured; 1 where the model says more, and on a CPU."""
-        if not self.points or self.device.type != "cuda":
+        """Measured over modelled activations of the largest update measured; 1 where the model says more.
+
+        A CPU's memory is that of the whole process, allocator included, and of a small update mostly noise: there it counts
+        from half of the run's micro-batch on.
+        """
+        tokens, measured = max(self.points, default=(0, 0.0))
+        if not tokens or (self.device.type != "cuda" and 2 * tokens < self.update_tokens):
             return 1.0
-        tokens, measured = max(self.points)
         return max(1.0, measured / self._modelled(tokens))
 
     def _modelled(self, tokens: int) -> float:
