@@ -7,6 +7,7 @@ import torch
 
 from toys import bandits, flows
 from toys.bandits import Bandit, Loop
+from toys.experiments.convergence import lyapunov
 from toys.questions.lesson_06 import QUESTIONS
 
 ALPHAS = [0.0, 0.25, 0.5, 0.75, 1.0]
@@ -46,12 +47,12 @@ def test_at_equal_steps_alpha_0_keeps_fewer_and_at_equal_reward_as_many():
 
 def test_the_distance_of_centred_logits_by_hand_and_along_every_road():
     log_q, log_p = torch.tensor([0.0, 0.0]), torch.tensor([3.0, 1.0])  # centred: (1, -1) from (0, 0), so V = 1
-    assert flows.centred_distance(log_q, log_p).item() == pytest.approx(1.0)
-    assert flows.centred_distance(log_q + 5, log_p - 2).item() == pytest.approx(1.0)
+    assert lyapunov(log_q, log_p).item() == pytest.approx(1.0)
+    assert lyapunov(log_q + 5, log_p - 2).item() == pytest.approx(1.0)
     target = torch.tensor([0.55, 0.35, 0.10], dtype=torch.float64).log()
     starts = torch.tensor([[-2.0, -1.0, 2.0], [2.5, -2.0, 0.0], [-2.0, 2.5, -1.0]], dtype=torch.float64)
     paths = flows.population_flow(target, starts, ALPHAS, lr=0.2, num_steps=600)
-    distance = flows.centred_distance(target, paths.log())
+    distance = lyapunov(target, paths.log())
     assert not (distance[1:] > distance[:-1]).any()
     assert (paths[-1] - target.exp()).abs().max() < 1e-7
 

@@ -78,16 +78,6 @@ def simplex_field(log_q: Tensor, alpha: float, resolution: int = 14) -> tuple[Te
     return points, points * (push - (points * push).sum(-1, keepdim=True))
 
 
-def centred_distance(log_q: Tensor, log_p: Tensor) -> Tensor:
-    """V = |u - u*|^2 / 2 over the last dimension, u = log p and u* = log q both centred: what falls at every order.
-
-    Along du/dt = -grad D_alpha it falls for every alpha and so for every schedule, since both arguments rise with r = q/p in
-    dV/dt = -Cov_p(log r, (r^alpha - 1)/alpha) <= 0. Neither KL does (this project's; tests/test_claims.py).
-    """
-    gap = log_p - log_q
-    return (gap - gap.mean(-1, keepdim=True)).square().sum(-1) / 2
-
-
 def arm_divergence(log_q: Tensor, probs: Tensor, alpha: float | Tensor) -> Tensor:
     """D_alpha(q || pi) over all arms, for policies given as probabilities: what a run is far from, nats."""
     return alpha_divergence(log_q, probs.clamp(min=1e-300).log(), alpha)
