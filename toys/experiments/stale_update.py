@@ -59,6 +59,8 @@ def judge(table: Table) -> Verdict:
     }.items():
         if row := gap(table, arm, other):
             said.append(f"{name} ({row.seeds} seeds) {row.mean:+.3f} [{row.low:+.3f}, {row.high:+.3f}]")
+    if missing := [name for kind, name in KINDS.items() if gap(table, "apo-clip", "apo", kind) is None]:
+        said.append(f"not run: {', '.join(missing)}")
     if found[""]:
         answer = "holds"
     elif any(found.values()):
@@ -75,7 +77,7 @@ def draw(table: Table) -> tuple[Figure, str]:
     made, axes = plotting.figure(1, 3, size=(13.5, 1.4 + 0.5 * shown), sharey=True)
     for ax, metric in zip(axes, METRICS, strict=True):
         rows = {}
-        for kind, name in KINDS.items():
+        for kind, name in {**KINDS, "-1": "1 update a batch"}.items():
             for arm, label in (("grpo", "GRPO"), ("apo-ratio", "APO, ratio"), ("apo-clip", "APO, ratio and clip")):
                 if row := gap(table, arm, "apo", kind, metric):
                     rows[f"{label}\n{name}"] = row
