@@ -76,10 +76,12 @@ def token_logps(
     logps, entropies = head_logps(
         model.get_output_embeddings(), states, targets, temperature=temperature, with_entropy=with_entropy
     )
-    aligned = logps.new_zeros(input_ids.numel()).index_copy(0, on, logps).view(input_ids.shape)
+    # No view is returned: FSDP2 hangs a hook on what is, and one on a view can be lost.
+    where = on // input_ids.shape[1], on % input_ids.shape[1]
+    aligned = logps.new_zeros(input_ids.shape).index_put(where, logps)
     if entropies is None:
         return aligned
-    return aligned, entropies.new_zeros(input_ids.numel()).index_copy(0, on, entropies).view(input_ids.shape)
+    return aligned, entropies.new_zeros(input_ids.shape).index_put(where, entropies)
 
 
 def may_share_prompts(config: Any) -> bool:
