@@ -51,6 +51,7 @@ def test_a_checkpoint_of_the_papers_run_is_20_65_gb(tmp_path, disk_with):
     assert disk.checkpoint / 1e9 == pytest.approx(20.65, abs=0.005)  # weights and two moments in float32
     # Two are kept while a third is written, and then the model: 62 + 7 GB.
     assert disk.count == 3 and disk.needed / 1e9 == pytest.approx(3 * 20.647 + 6.882, abs=0.01)
+    assert disk_of(a_run(tmp_path, model_dtype="bfloat16")).model / 1e9 == pytest.approx(3.441, abs=0.001)
     assert disk_of(a_run(tmp_path, steps=20, save_every=20)).count == 1
     assert disk_of(a_run(tmp_path, steps=21, save_every=20)).count == 2
     assert disk_of(a_run(tmp_path, save_every=0)).count == 1

@@ -75,6 +75,9 @@ def disk_of(trainer: Any) -> Disk:
         (getattr(p, "ds_numel", p.numel()) * p.element_size(), p.requires_grad) for p in trainer.model.parameters()
     ]
     weights, trained = sum(n for n, _ in sizes), sum(n for n, wanted in sizes if wanted)
+    model = trained if config.lora_rank and not config.merge_lora else weights
+    if config.model_dtype == "bfloat16" and model == weights:
+        model //= 2
     saves = -(-config.steps // config.save_every) if config.save_every else 1
     folder = config.run_dir
     there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
@@ -82,7 +85,7 @@ def disk_of(trainer: Any) -> Disk:
     return Disk(
         checkpoint=weights + 2 * trained,
         count=min(config.keep_checkpoints + 1, saves),
-        model=trained if config.lora_rank and not config.merge_lora else weights,
+        model=model,
         free=float(shutil.disk_usage(there).free),
         held=held,
         folder=folder,
