@@ -270,18 +270,22 @@ def _signed(row: Row) -> str:
 
 
 def _on_a_par(table: Table) -> Verdict:
-    """Alike within 0.02 of pass@1 with two updates a batch, as in the paper."""
+    """Alike within 0.02 of pass@1 with two updates a batch, as in the paper; with a condition if only with one."""
     after = {
         metric: table.one(part="after", rule="grpo", metric=f"{metric} minus apo")
         for metric in ("pass@1", "greedy", "pass@8")
     }
     row = after["pass@1"]
     alike, apart = max(-row.low, row.high) < 0.02, row.low > 0 or row.high < 0
+    fresh = table.where(part="after", rule="grpo-1", metric="pass@1 minus apo-1")
+    fresh_alike = bool(fresh) and max(-fresh[0].low, fresh[0].high) < 0.02
+    found = "holds with a condition" if fresh_alike else "does not hold"
     return Verdict(
-        "holds" if alike else "does not hold" if apart else "cannot be told",
+        "holds" if alike else found if apart else "cannot be told",
         "moderate" if row.seeds >= 5 and (alike or apart) else "weak",
         f"GRPO minus APO with alpha 0.9, two updates a batch, {row.seeds} seeds: "
-        + ", ".join(f"{metric} {_signed(found)}" for metric, found in after.items()),
+        + ", ".join(f"{metric} {_signed(gap)}" for metric, gap in after.items())
+        + (f"; with one update, pass@1 {_signed(fresh[0])}" if fresh else ""),
     )
 
 
