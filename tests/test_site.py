@@ -168,3 +168,41 @@ def test_axe_finds_no_serious_fault(site, name, scheme):
         assert [(fault["id"], [node["html"][:150] for node in fault["nodes"]][:3]) for fault in serious] == []
         page.set_viewport_size({"width": 390, "height": 800})
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+@pytest.fixture(scope="module")
+def whole_site(built, tmp_path_factory):
+    """Every lesson run for its strips, every package's pages: some minutes."""
+    out = tmp_path_factory.mktemp("whole") / "site"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("APO_EDU_STRIPS", "")
+        assert built.main([str(out)]) == 0
+    return out
+
+
+@pytest.mark.slow
+@needs_browser
+@pytest.mark.parametrize("width", [1280, 390])
+def test_every_lesson_s_page_is_alive_small_and_accessible(whole_site, width):
+    from axe_playwright_python.sync_playwright import Axe
+
+    for path in sorted((whole_site / "lessons").glob("*_*.html")):
+        assert path.stat().st_size < 3_000_000, path.name
+        with browser.browser(width=width) as page:
+            page.emulate_media(color_scheme="dark" if width < 500 else "light")
+            page.goto(f"file://{path}")
+            for strip in page.locator("[data-film-strip]").all():
+                strip.locator("input").first.focus()
+                before = strip.locator(".apo-strip-stage").get_attribute("data-index")
+                page.keyboard.press("End" if strip.locator("input").first.input_value() == "0" else "Home")
+                assert strip.locator(".apo-strip-stage").get_attribute("data-index") != before, path.name
+            for question in page.locator(".apo-question").all():
+                (question.get_by_role("radio").first if question.get_by_role("radio").count() else question).click()
+                question.get_by_role("button", name="Commit").click()
+                assert "You said" in question.inner_text(), path.name
+            assert page.evaluate("document.documentElement.scrollWidth") <= width, path.name
+            assert page.outside == [] and page.errors == [], path.name
+            found = Axe().run(page).response["violations"]
+            serious = [fault for fault in found if fault["impact"] in ("serious", "critical")]
+            faults = [(fault["id"], [node["html"][:150] for node in fault["nodes"]][:3]) for fault in serious]
+            assert faults == [], path.name
