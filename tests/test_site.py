@@ -57,6 +57,21 @@ def test_a_page_of_lessons_is_small_and_every_picture_has_words(site):
             assert re.search(r'alt="[^"]{15,}"', tag), (path.name, tag[:150])
 
 
+def test_docstrings_are_pages_with_places_to_link_to(site):
+    page = (site / "api" / "apo_edu.divergences.html").read_text(encoding="utf-8")
+    assert 'id="apo_edu.divergences.alpha_divergence"' in page and ".. py:" not in page and ":param" not in page
+    home = (site / "index.html").read_text(encoding="utf-8")
+    for name in ("divergences.alpha_divergence", "targets.boltzmann_log_target", "schedules.GuardedAlpha"):
+        assert f'#apo_edu.{name}"' in home
+
+
+def test_a_lesson_s_page_leaves_out_what_needs_a_kernel(site):
+    page = (site / "lessons" / "01_divergences.html").read_text(encoding="utf-8")
+    assert "not yet: write" not in page and "Write it: " in page and "<summary>Solution</summary>" in page
+    assert '<a download href="../_static/notebooks/01_divergences.ipynb">' in page
+    assert "which mistakes of a policy" in (site / "lessons" / "index.html").read_text(encoding="utf-8")
+
+
 def test_pages_ask_nothing_of_another_machine(site):
     for path in [*site.rglob("*.html"), *(site / "_static").glob("*.js"), *(site / "_static").glob("*.css")]:
         text = path.read_text(encoding="utf-8")
@@ -137,6 +152,8 @@ def test_a_question_with_a_number_works_from_a_file(site, tmp_path):
     (tmp_path / "page.html").write_text(f"<article>{asked._as_html()}</article><script>{script}</script>")
     with browser.browser() as page:
         page.goto(f"file://{tmp_path}/page.html")
+        page.get_by_role("button", name="Commit").click()
+        assert "Move the slider first" in page.locator(".apo-verdict").inner_text()
         page.get_by_role("slider", name="alpha").fill("0.3")
         page.get_by_role("button", name="Commit").click()
         said = page.locator(".apo-verdict").inner_text()

@@ -154,7 +154,8 @@ def _setup(figure: Figure, group: Group) -> dict[str, Any]:
 
 def _update(artists: dict[str, Any], group: Group, found: Anatomy) -> None:
     scale = float(found.push.abs().max()) or 1.0
-    for (i, t), box in artists["boxes"].items():
+    for ((i, t), box), word in zip(artists["boxes"].items(), artists["words"], strict=True):
+        word.set_color("white" if abs(float(found.push[i, t])) > 0.6 * scale else "black")
         box.set_facecolor(PUSHES(0.5 + 0.5 * float(found.push[i, t]) / scale))
     for y, i in enumerate(artists["order"]):
         artists["bars"][y].set_width(float(found.q[i]))
@@ -164,7 +165,7 @@ def _update(artists: dict[str, Any], group: Group, found: Anatomy) -> None:
 
 
 _ALT = (
-    "Each row is a completion, its tokens in boxes: blue where the token's logit is pushed up, red where it is pushed down, "
+    "Each row is a completion, its tokens in boxes: blue where the token's logit is pushed up, orange where it is pushed down, "
     "white where there is hardly a push. Beside it the target q as a bar, the policy p as a line, and the coefficient."
 )
 

@@ -59,6 +59,8 @@ def page_of(book: nbformat.NotebookNode, name: str, folder: str, out: Path) -> n
     """The notebook as a page: pictures with alternative texts, live strips, folded code where the lesson folds it."""
     title, *cells = [cell for cell in book.cells if "google.colab" not in cell.source]
     assert title.cell_type == "markdown", name
+    if folder == "notebooks":
+        cells = without_kernel(cells)
     number = 0
     for cell in cells:
         cell.metadata.pop("nbgrader", None)
@@ -82,7 +84,7 @@ def page_of(book: nbformat.NotebookNode, name: str, folder: str, out: Path) -> n
             output.data = {
                 "text/html": f'<img src="../_static/lessons/{picture.name}" alt="{html.escape(alt)}"{width}>'
             }
-    links = [f"[download the notebook](../_static/notebooks/{name}.ipynb)"]
+    links = [f'<a download href="../_static/notebooks/{name}.ipynb">download the notebook</a>']
     if REPOSITORY.startswith("https://github.com/"):
         where = REPOSITORY.removeprefix("https://github.com/")
         links.append(
@@ -94,6 +96,23 @@ def page_of(book: nbformat.NotebookNode, name: str, folder: str, out: Path) -> n
     book.cells = [title, nbformat.v4.new_markdown_cell(start), *cells]
     book.metadata.pop("widgets", None)
     return book
+
+
+def without_kernel(cells: list[nbformat.NotebookNode]) -> list[nbformat.NotebookNode]:
+    """The cells without those that only a kernel can use: the stub of a "write it" exercise, and its check."""
+    checks = {i for i, cell in enumerate(cells) if cell.cell_type == "code" and cell.source.startswith("check(")}
+    stubs = {i - 1 for i in checks if cells[i - 1].source.rstrip().endswith("...")}
+    return [cell for i, cell in enumerate(cells) if i not in checks | stubs]
+
+
+def row_of(book: nbformat.NotebookNode, name: str) -> str:
+    """A row of the table of lessons: title with link, minutes, level, what one can predict afterwards."""
+    text = book.cells[0].source
+    title = text.splitlines()[0].lstrip("# ")
+    facts = [(re.search(rf"\*\*{key}:\*\* (.+)", text) or ["", "-"])[1] for key in ("Time", "Level")]
+    after = re.search(r"\*\*After this lesson you can predict\*\*\s+((?:- .+\n?)+)", text)
+    aims = [line.removeprefix("- ") for line in after[1].splitlines() if line.startswith("- ")] if after else ["-"]
+    return f"| [{title}]({name}.ipynb) | {facts[0]} | {facts[1]} | {'; '.join(aims)} |"
 
 
 def settle_links(text: str, here: Path, pages: set[Path]) -> str:
@@ -132,10 +151,10 @@ def write_api(out: Path) -> None:
     for package in PACKAGES:
         names = list(modules(package))
         for name in names:
-            members = "" if name in PACKAGES else "\n:members:\n:show-inheritance:"
-            (folder / f"{name}.md").write_text(
-                f"# {name}\n\n```{{automodule}} {name}{members}\n```\n", encoding="utf-8"
-            )
+            members = "" if name in PACKAGES else "\n   :members:\n   :show-inheritance:"
+            title = name.replace("_", "\\_")
+            text = f"{title}\n{'=' * len(title)}\n\n.. automodule:: {name}{members}\n"
+            (folder / f"{name}.rst").write_text(text, encoding="utf-8")  # docstrings are reStructuredText to Sphinx
         tree = "\n".join(names)
         (folder / f"{package}-index.md").write_text(
             f"# The package {package}\n\n{told[package]}\n\n```{{toctree}}\n:maxdepth: 1\n\n{tree}\n```\n",
@@ -166,9 +185,9 @@ def write_glossary(out: Path) -> None:
     (out / "glossary.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def write_index(folder: Path, title: str, words: str, names: list[str]) -> None:
-    tree = "\n".join(names)
-    text = f"# {title}\n\n{words}\n\n```{{toctree}}\n:maxdepth: 1\n\n{tree}\n```\n"
+def write_index(folder: Path, title: str, words: str, names: list[str], table: str = "") -> None:
+    tree, hidden = "\n".join(names), ":hidden:\n" if table else ""
+    text = f"# {title}\n\n{words}\n\n{table}\n\n```{{toctree}}\n{hidden}:maxdepth: 1\n\n{tree}\n```\n"
     (folder / "index.md").write_text(text, encoding="utf-8")
 
 
@@ -189,12 +208,16 @@ def write_pages(out: Path, books: dict[str, nbformat.NotebookNode]) -> None:
     (static / "mathjax").mkdir()
     shutil.copy(mathjax.locate(), static / "mathjax" / "tex-svg.js")
     (static / "notebooks").mkdir()
+    (static / "results").mkdir()
+    for table in (NOTEBOOKS / "results").glob("*.csv"):
+        shutil.copy(table, static / "results" / table.name)
 
     shutil.copy(HERE / "conf.py", out / "conf.py")
     home = (HERE / "index.md").read_text(encoding="utf-8")
     strip = divergence_strip().to_html(alone=False)
     (out / "index.md").write_text(home.replace("<!-- strip -->", f"```{{raw}} html\n{strip}```"), encoding="utf-8")
 
+    rows = [row_of(book, name) for name, book in books.items()]
     targets: dict[str, dict[str, nbformat.NotebookNode]] = {"lessons": books, "assignments": {}}
     for name in ASSIGNMENTS:
         targets["assignments"][name] = student_version(handout.source_book(load(name), NOTEBOOKS / "assignments"))
@@ -237,6 +260,7 @@ def write_pages(out: Path, books: dict[str, nbformat.NotebookNode]) -> None:
         "The lessons",
         "In order; each says what you can predict afterwards, and how long it takes.",
         list(books),
+        "| lesson | time | level | afterwards you can predict |\n| --- | --- | --- | --- |\n" + "\n".join(rows),
     )
     write_index(
         out / "assignments",
@@ -269,6 +293,9 @@ def main(words: list[str] | None = None) -> int:
     shutil.rmtree(args.out, ignore_errors=True)
     trees = args.out.parent / f"{args.out.name}-trees"
     status = build_main(["-b", "html", "-q", "-d", str(trees), str(pages), str(args.out)])
+    for page in (args.out / "lessons").glob("*.html"):  # links in outputs, which Sphinx takes for places on the page
+        text = page.read_text(encoding="utf-8")
+        page.write_text(text.replace('href="#results/', 'href="../_static/results/'), encoding="utf-8")
     print(f"{args.out / 'index.html'}: open it in a browser")
     return status
 

@@ -31,6 +31,7 @@ html_css_files = ["strip.css", "site.css"]
 html_js_files = [("questions.js", {"defer": "defer"}), ("strip.js", {"defer": "defer"})]
 html_copy_source = False
 html_show_sourcelink = False
+html_show_search_summary = False  # excerpts are fetched, which a browser refuses from a file
 html_last_updated_fmt = None
 html_context = {"default_mode": "auto"}
 html_theme_options = {

@@ -7,6 +7,7 @@ from typing import Any
 
 import ipywidgets
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from apo_edu import palette
 
@@ -174,7 +175,7 @@ class Predict(ipywidgets.VBox):
         )
         shown = ""
         if self._reveal is not None:
-            png, width = as_png(self._reveal(self.answer))
+            png, width = as_png(_nobody_said(self._reveal(self.answer)))
             said = f"{self.answer:g}" if self._numeric else str(self.answer)
             shown = (
                 f'<p>The picture as it is drawn for the answer "{html.escape(said)}":</p>'
@@ -188,6 +189,15 @@ class Predict(ipywidgets.VBox):
             f'<div class="apo-question"{data}><p><strong>Predict.</strong> {html.escape(self.question)}</p>{asked}'
             f"<details><summary>Answer</summary>{whys}{shown}</details></div>"
         )
+
+
+def _nobody_said(picture: Figure | bytes) -> Figure | bytes:
+    """A picture drawn for the right answer, where no learner has given one: "You said" becomes "The answer"."""
+    if isinstance(picture, Figure):
+        for text in picture.findobj(Text):
+            if text.get_text().startswith("You said: "):
+                text.set_text("The answer: " + text.get_text().removeprefix("You said: "))
+    return picture
 
 
 class SelfTest:

@@ -47,11 +47,15 @@ function slider(question, place) {
   const { low, high, step, label, answer, tolerance } = question.dataset;
   const digits = (step.split(".")[1] ?? "").length;
   const input = element("input", { type: "range", min: low, max: high, step, value: low });
-  const shown = element("output", { "aria-hidden": "true" }, Number(low).toFixed(digits));
-  input.addEventListener("input", () => (shown.textContent = input.valueAsNumber.toFixed(digits)));
+  const shown = element("output", { "aria-hidden": "true" }, "\u2013");
+  let moved = false; // the place where it starts is nobody's answer
+  input.addEventListener("input", () => {
+    moved = true;
+    shown.textContent = input.valueAsNumber.toFixed(digits);
+  });
   place.append(element("label", {}, `${label} `, input, " ", shown));
   return {
-    read: () => input.valueAsNumber,
+    read: () => (moved ? input.valueAsNumber : null),
     write: (value) => {
       input.value = value;
       shown.textContent = Number(value).toFixed(digits);
@@ -108,13 +112,14 @@ function enliven(question, number) {
   button.addEventListener("click", () => {
     const answer = control.read();
     if (answer === null) {
-      verdict.textContent = "Choose an answer first.";
+      verdict.textContent = list ? "Choose an answer first." : "Move the slider first.";
       return;
     }
     show(answer);
     const row = { question: question.dataset.name, answer, right: !control.judge(answer), when: new Date().toISOString() };
     keep([...kept(), row]);
     count();
+    again.focus();
   });
   again.addEventListener("click", () => {
     ask();
@@ -136,11 +141,12 @@ function count() {
   const save = element("a", { download: "predictions.jsonl", href: `data:application/jsonl;charset=utf-8,${encodeURIComponent(text)}` }, "save them to a file");
   const forget = element("button", { type: "button" }, "forget them");
   forget.addEventListener("click", () => {
+    if (!confirm("Forget your predictions in all lessons?")) return;
     keep([]);
     location.reload();
   });
   const predictions = rows.length === 1 ? "1 prediction is" : `${rows.length} predictions are`;
-  place.replaceChildren(`${predictions} kept in this browser, and nowhere else. `);
+  place.replaceChildren(`${predictions} kept in this browser, for all lessons, and nowhere else. `);
   if (rows.length) place.append("You can ", save, " (for your lecturer), or ", forget, ".");
 }
 
