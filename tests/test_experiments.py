@@ -140,10 +140,11 @@ def test_a_trainer_experiment_is_judged_from_its_runs(capsys, monkeypatch, tmp_p
     trainer.runs.write_text(SWEPT)
     assert main(["x", "--out", "results"]) == 0
     table = Table.read(tmp_path / "results" / "x.csv")
-    # By hand, in pairs of seeds: 0.7 - 0.5 and 0.9 - 0.6.
-    assert table.one(part="after", rule="grpo", metric="pass@1 minus apo").mean == pytest.approx(0.25)
+    # By hand, in pairs of seeds: 0.7 - 0.5 and 0.9 - 0.6; Student's t of two is 12.706, half the interval t x 0.05.
+    row = table.one(part="after", rule="grpo", metric="pass@1 minus apo")
+    assert (row.mean, row.low, row.high) == pytest.approx((0.25, 0.25 - 0.6353, 0.25 + 0.6353), abs=1e-3)
     assert table.one(part="before", rule="apo", metric="pass@1").seeds == 2
-    assert table.about["verdict"] == "holds (evidence: weak)" and table.about["seconds"] == "260"
+    assert table.about["verdict"] == "cannot be told (evidence: weak)" and table.about["seconds"] == "260"
     monkeypatch.setattr(
         "toys.experiments.__main__.load",
         lambda: {"x": replace(trainer, judge=lambda _: Verdict("holds", "strong", "New."))},
@@ -212,7 +213,8 @@ def test_too_few_seeds_cannot_tell_about_the_stale_update(tmp_path):
         ((0.5, 0.6), (0.5, 0.9), "tokens"),
         ((0.8, 0.6), (0.5, 0.9), "answers"),  # above it at every stage
         ((0.5, 0.6), (-0.1, 0.9), "answers"),  # tokens does not rank problems
-        ((0.5, 0.1), (-0.1, 0.9), "tokens"),  # neither qualifies: alpha would not move
+        ((0.5, 0.08), (-0.1, 0.9), "tokens"),  # neither qualifies: alpha would move by 0.55 x 0.08 = 0.044
+            ((0.5, 0.1), (-0.1, 0.9), "answers"),  # by 0.055
     ],
 )
 def test_the_default_confidence_follows_its_rule(answers, tokens, default):
