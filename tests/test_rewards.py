@@ -223,6 +223,7 @@ def test_limits_are_cpu_seconds_counted_and_not_cached():
 def test_a_batch_has_a_limit_that_only_the_slow_answers_meet():
     verifier = Verifier(num_workers=1, seconds=60.0, batch_seconds=6.0)
     slow = [(str(n), "10^{10^{10}}") for n in range(20)]
+    assert verifier.verify([("x+2", "2+x")]) == [True]  # a worker's start is no part of it: seconds, on a busy machine
     started = time.monotonic()
     # The first one gets one CPU second before the others' turn.
     assert verifier.verify([*slow[:1], ("x+1", "1+x"), *slow[1:]])[1]
