@@ -214,7 +214,7 @@ def test_too_few_seeds_cannot_tell_about_the_stale_update(tmp_path):
         ((0.8, 0.6), (0.5, 0.9), "answers"),  # above it at every stage
         ((0.5, 0.6), (-0.1, 0.9), "answers"),  # tokens does not rank problems
         ((0.5, 0.08), (-0.1, 0.9), "tokens"),  # neither qualifies: alpha would move by 0.55 x 0.08 = 0.044
-            ((0.5, 0.1), (-0.1, 0.9), "answers"),  # by 0.055
+        ((0.5, 0.1), (-0.1, 0.9), "answers"),  # by 0.055
     ],
 )
 def test_the_default_confidence_follows_its_rule(answers, tokens, default):
