@@ -1,6 +1,7 @@
 """The words of the lessons, one sentence each; the trainer's numbers have theirs in `full.report.glossary`.
 
-Both stand in one table in notebooks/MAP.md, written by `python tests/course_map.py`. A word that names a number of a run is
+Both stand in one table in notebooks/MAP.md, written by `python tests/course_map.py`. A word that names a number of a
+run is
 explained there and not here.
 """
 
@@ -28,7 +29,9 @@ WORDS = {
         "p_theta = softmax((l - l_ref)/tau_anc) over a group; uniform before the first update.", "03"
     ),
     "baseline": Word(
-        "What is subtracted from a reward before it weighs a gradient; a constant costs variance and no bias.", "04"
+        "What is subtracted from a reward before it weighs a gradient; a constant brings no bias, and variance where "
+        "it is far from the mean reward.",
+        "04",
     ),
     "beta_r": Word("Temperature of the target, in the unit of the reward: q = softmax(A/beta_r).", "04"),
     "Boltzmann target": Word("q = softmax(A/beta_r) over a group: what the policy is pulled towards.", "04"),

@@ -7,7 +7,7 @@ QUESTIONS = {
         "As p(heads) goes to 0, which divergence grows without bound?",
         {
             "forward KL(q || p)": "Yes: it contains 0.8 log(0.8 / p(heads)). Forgetting what the target wants is unforgivable.",
-            "reverse KL(p || q)": "No: it tends to log(1 / q(tails)) = 1.6 nats. It only looks where p still has mass.",
+            "reverse KL(p || q)": "No: it tends to log(1 / q(tails)) = 1.6 nats. Forgetting heads costs it a finite price.",
             "both": "No: the reverse KL stays finite as long as q has mass wherever p has.",
             "neither": "No: the forward KL contains log(1 / p(heads)), which has no bound.",
         },

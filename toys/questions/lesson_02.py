@@ -34,9 +34,9 @@ QUESTIONS = {
 
 SELF_TEST = [
     (
-        "You anneal alpha slowly from 1 to 0 on the modes at +-2. Where does the fit end?",
-        "In the covering fit, with sd 1.79: that minimum never disappears. Lowering alpha alone does not make a policy "
-        "seek; it must also leave the valley, by noise or by a better start.",
+        "You anneal alpha slowly from 1 to 0 on the equal modes at +-2. Where does the fit end?",
+        "In the covering fit, with sd 1.79: that minimum never disappears. Here lowering alpha alone does not make a "
+        "policy seek; it must also leave the valley, by noise or by a better start.",
     ),
     (
         "Why can forward KL not leave out the small mode, and what would reverse KL pay for leaving it out?",

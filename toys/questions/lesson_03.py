@@ -8,7 +8,7 @@ QUESTIONS = {
         "it, at alpha = 1/2?",
         {
             "nothing: its advantage is 0": "That is what GRPO does, and APO at alpha = 0.",
-            "it is pushed up": "No: its ratio q/p is 4/7. The target wants it less often than the policy gives it.",
+            "it is pushed up": "No: its weight, -0.49, is below the mean weight, -0.24.",
             "it is pushed down": "Yes: by 1, where the best is pushed up by 5 and the worst down by 4. For alpha > 0 "
             "the best completion's weight lifts the mean of the weights above the middle one's.",
         },
@@ -53,7 +53,7 @@ QUESTIONS = {
         "The target q is fixed, and gradient descent on KL(q || p), alpha = 1, runs to the end. The other KL, KL(p || "
         "q),",
         {
-            "falls at every step as well": "Often, but not here: look at the first fifteen steps.",
+            "falls at every step as well": "Often, but not here: look at the first eleven steps.",
             "may rise on the way": "Yes: from this start it goes from 1.88 to above 2.2 before it falls. V, on the "
             "right, falls all the way.",
             "rises for ever": "No: both KLs are 0 at q, and the descent arrives there.",

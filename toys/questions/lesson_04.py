@@ -18,8 +18,8 @@ QUESTIONS = {
     "small_beta": Question(
         "With alpha fixed at 0.9 (covering), what does a small beta_r do to the entropy of the arms?",
         {
-            "nothing: alpha = 0.9 protects it": "No. alpha decides how q is approached; if q itself is a point mass, "
-            "covering it means collapsing.",
+            "nothing: alpha = 0.9 protects it": "No. with one update per batch alpha and beta_r act through "
+            "alpha/beta_r (lesson 10): a small beta_r makes even 0.9 chase the luckiest samples.",
             "it falls early and far": "Yes: the smaller beta_r, the more q insists on the luckiest sample of each "
             "group.",
             "it rises": "No: a small beta_r sharpens the target.",
@@ -52,7 +52,8 @@ SELF_TEST = [
         "= 0. SFT minimises -E_q[log p]: forward KL, alpha = 1.",
     ),
     (
-        "Why compare rewards within a group rather than with the mean of all prompts? Answer for REINFORCE and for APO.",
+        "Why compare rewards within a group rather than with the mean of all prompts? Answer for REINFORCE and for "
+        "APO.",
         "For REINFORCE to save variance: the group's mean is near the prompt's own success rate. A constant costs no "
         "bias. For APO the question is empty: softmax(A/beta_r) does not change when a constant is added.",
     ),

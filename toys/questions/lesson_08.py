@@ -41,7 +41,7 @@ QUESTIONS = {
 SELF_TEST = [
     (
         "Sampled pass@1 rose from 0.32 to 0.55 and greedy stayed at 0.55. What did RL do?",
-        "It sharpened: the model now samples what it already preferred. No new problem was solved by its best guess.",
+        "It sharpened: the model now samples what it already preferred. Its best guess solves no more problems than before.",
     ),
     (
         "Why is the reward computed by a verifier in another process, with a time limit?",

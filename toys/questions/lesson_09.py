@@ -20,9 +20,10 @@ QUESTIONS = {
             "length is pinned to 5. "
             "Reward and accuracy hide it: the box just closes before the cut. One digit more, or `--truncated mask`, "
             "and it would not.",
-            "the learning rate is ten times too large": "No. Entropy and KL to the sampler would leave the healthy "
-            "run's; they follow it closely.",
-            "every group gets the same rewards": "No. Groups with signal would be 0; they are as many as in the healthy run.",
+            "the learning rate is ten times too large": "No. KL to the sampler and entropy would leave the healthy "
+            "run's; KL follows it closely, and entropy lies only 0.02 above.",
+            "every group gets the same rewards": "No. Groups with signal would be 0; they are as many as in the "
+            "healthy run.",
         },
         answer="the length limit is too short",
     )
@@ -34,8 +35,10 @@ SELF_TEST = [
         "The anchor: it is not refreshed, so the policy is held where it began.",
     ),
     (
-        "Two runs have the same seed, and their gradient norms differ at the very first step. What can be told apart there?",
-        "Policy, samples, rewards and alpha are the same then, so only the objective or a temperature in it can differ.",
+        "Two runs have the same seed, and their gradient norms differ at the very first step. What can be told apart "
+        "there?",
+        "Policy, samples, rewards and alpha are the same then, so only the objective or a temperature in it can "
+        "differ.",
     ),
     (
         "Which single plot separates a wrong sign from everything else in this lab?",
