@@ -2,12 +2,14 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from apo_edu import GroupBatch, objectives
 from full import train
+from full.trainer import microscope as callback
 from tests.helpers import save_small_model, small_run
 from toys import microscope
 
@@ -81,3 +83,16 @@ def test_the_callback_writes_groups_and_leaves_the_run_as_it_is(tmp_path):
     ]
     assert losses[0] == losses[1]
     assert len(microscope.load(tmp_path / "watched" / "groups.jsonl")) == 8
+
+
+def test_the_middle_of_a_short_run_both_samples_and_scores_again(tmp_path, monkeypatch):
+    done = []
+    run = SimpleNamespace(path=tmp_path)
+    trainer = SimpleNamespace(config=SimpleNamespace(steps=10), run=run)
+    (tmp_path / "groups-1.sampled").write_text("{}")
+    monkeypatch.setattr("full.trainer.microscope._sample", lambda trainer, step: done.append(("sample", step)))
+    monkeypatch.setattr(
+        "full.trainer.microscope._score_again", lambda trainer, step, path: done.append(("score", step))
+    )
+    callback.groups(trainer, {"step": 5})
+    assert done == [("sample", 5), ("score", 5)]

@@ -22,22 +22,22 @@ END = "<end>"  # a token without a text: the end of the sequence
 def groups(trainer: Trainer, metrics: Mapping[str, Any]) -> None:
     """Sample at a stage, or score again what was sampled LATER steps ago.
 
-    A line: step, step_later, problem, answer, prompt, and completions, each with tokens (texts), logps (nats, when sampled),
+    A line: step, step_later, problem, answer, and completions, each with tokens (texts), logps (nats, when sampled),
     later (nats, LATER steps on) and reward.
     """
     step, stages = metrics["step"], (1, max(2, trainer.config.steps // 2))
     path = trainer.run.path / f"groups-{step - LATER}.sampled"
     if step in stages:
         _sample(trainer, step)
-    elif path.exists():
+    if path.exists():  # in a run of ten or eleven steps the middle is also when the first groups are scored again
         _score_again(trainer, step, path)
 
 
 def _sample(trainer: Trainer, step: int) -> None:
     size = trainer.config.group_size
     prompts, completions, _, rewards = draw(trainer, size, KEPT)
-    state = {"prompts": prompts, "completions": completions, "rewards": rewards.tolist(), "logps": []}
-    state["logps"] = _logps(trainer, prompts, completions)
+    logps = _logps(trainer, prompts, completions)
+    state = {"prompts": prompts, "completions": completions, "rewards": rewards.tolist(), "logps": logps}
     (trainer.run.path / f"groups-{step}.sampled").write_text(json.dumps(state), encoding="utf-8")
 
 
