@@ -11,6 +11,20 @@ FOLDER = Path(__file__).parents[1] / "notebooks" / "assignments"
 VARIANT = handout.settings(FOLDER)["variant"]
 
 
+def other_styles():
+    """A decorator for another right way to write the exercise of a name, and what it collects: {id: (name, function)}."""
+    found = {}
+
+    def style(name):
+        def add(function):
+            found[f"{name}-{function.__name__}"] = (name, function)
+            return function
+
+        return add
+
+    return style, found
+
+
 def blank(assignment: Assignment, student: str) -> nbformat.NotebookNode:
     """The student version with an id written into it."""
     return _named(student_version(handout.source_book(assignment, FOLDER)), student)

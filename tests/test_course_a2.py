@@ -13,7 +13,7 @@ import torch
 
 import apo_edu
 from apo_edu import objectives
-from tests.course_samples import VARIANT, automatic, save, solved
+from tests.course_samples import VARIANT, automatic, other_styles, save, solved
 from toys import bandits
 from toys.course import Student, load
 from toys.course.a2 import GAMBLES, STEPS, choose_arms, pull_arms, show_equal_reward
@@ -22,17 +22,7 @@ from toys.course.judging import judge
 
 A2 = load("a2")
 ADA = Student("ada", "test")
-OTHER_STYLES = {}
-
-
-def style(name):
-    """Another right way to write the exercise of this name."""
-
-    def add(function):
-        OTHER_STYLES[f"{name}-{function.__name__}"] = (name, function)
-        return function
-
-    return add
+style, OTHER_STYLES = other_styles()
 
 
 @style("group_advantages")

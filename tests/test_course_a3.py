@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.course_samples import VARIANT, automatic, save, solved
+from tests.course_samples import VARIANT, automatic, other_styles, save, solved
 from toys import bandits
 from toys.course import Student, Text, check, load
 from toys.course.a3 import ALPHAS, FAULTS, HEALTHY, SPECIMENS, TRAIN_CELL, may_train, rows_of, show_guards, t95, task
@@ -23,17 +23,7 @@ from toys.course.judging import judge
 
 A3 = load("a3")
 ADA = Student("ada", "test")
-OTHER_STYLES = {}
-
-
-def style(name):
-    """Another right way to write the exercise of this name."""
-
-    def add(function):
-        OTHER_STYLES[f"{name}-{function.__name__}"] = (name, function)
-        return function
-
-    return add
+style, OTHER_STYLES = other_styles()
 
 
 @style("Guard")
