@@ -231,7 +231,9 @@ def make_large(where: Path) -> Path:
         vocab_size=151_936, hidden_size=2048, intermediate_size=6144, num_hidden_layers=28, num_attention_heads=16,
         num_key_value_heads=8, head_dim=128, tie_word_embeddings=True, eos_token_id=2, pad_token_id=0, bos_token_id=None,
     )  # fmt: skip
-    Qwen3ForCausalLM(config).to(torch.bfloat16).save_pretrained(where / "large")
+    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):  # two billion normal draws
+        model = Qwen3ForCausalLM(config)
+    model.to("cpu", torch.bfloat16).save_pretrained(where / "large")
     make_tokenizer().save_pretrained(where / "large")
     return where / "large"
 

@@ -5,6 +5,7 @@ The items, in the order of what is wanted most:
     doctor   the examination of the paper's yaml: its plan, memory and seconds
     hf       two steps of the paper's yaml with the embedded engine: peak and seconds beside the doctor's
     tests    the suite's tests that need a GPU (pytest -m gpu)
+    decode   bench_decode.py: milliseconds a sampled token, and the kernels they go to
     lora     two steps with adapters, their base in bfloat16
     vllm     two steps with vLLM, where it is installed
     trl      bench_trl.py, the large case
@@ -32,7 +33,7 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 PAPER = "full/configs/qwen3_1.7b_math_l3.yaml"
 # Longest that each may take, seconds; together 25 minutes at most.
-LIMITS = {"doctor": 240, "hf": 360, "tests": 150, "lora": 240, "vllm": 240, "trl": 270, "no": 150}
+LIMITS = {"doctor": 200, "hf": 300, "tests": 150, "decode": 100, "lora": 240, "vllm": 240, "trl": 270, "no": 150}
 PACKAGES = ("torch", "transformers", "accelerate", "peft", "trl", "vllm", "deepspeed")
 
 
@@ -89,7 +90,7 @@ def commands(model: Path, where: Path, *, rehearse: bool) -> dict[str, list[str]
     run = ["full/train.py", "--config", PAPER, "--model", str(model), "--data", "arithmetic", "--level", "all"]
     run += [
         "--eval_problems",
-        "32",
+        "4",
         "--eval_every",
         "0",
         "--save_every",
@@ -117,6 +118,14 @@ def commands(model: Path, where: Path, *, rehearse: bool) -> dict[str, list[str]
         "doctor": [*launch, *run, "--doctor", "--output_dir", str(where / "doctor")],
         "hf": [*launch, *two, str(where / "hf")],
         "tests": [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "tests"],
+        "decode": [
+            sys.executable,
+            "tests/benchmarks/bench_decode.py",
+            "--profile",
+            "--json",
+            str(where / "decode.json"),
+        ]
+        + (["--rows", "6", "--prompts", "8", "--tokens", "4"] if rehearse else ["--model", str(model)]),
         "lora": [*launch, *two, str(where / "lora"), "--lora_rank", "16", "--lr", "1e-5"],
         "vllm": [*launch, *two, str(where / "vllm"), "--engine", "vllm"],
         "trl": [sys.executable, *bench, "--json", str(where / "trl.json")],
@@ -148,15 +157,15 @@ def attempt(command: list[str], seconds: float) -> dict[str, Any]:
         "outcome": outcome,
         "code": process.returncode,
         "seconds": round(time.perf_counter() - started, 1),
-        "said": said[-6000:],
+        "said": said[-12000:],
     }
 
 
 def figures(name: str, where: Path) -> dict[str, Any]:
     """The numbers that an item left: of a run its steps, its peak; of the comparison with TRL all."""
-    if name == "trl":
-        path = where / "trl.json"
-        return {"pairs": json.loads(path.read_text())} if path.exists() else {}
+    if name in ("trl", "decode"):
+        path = where / f"{name}.json"
+        return {"found": json.loads(path.read_text())} if path.exists() else {}
     found: dict[str, Any] = {}
     metrics, summary = where / name / "metrics.jsonl", where / name / "summary.json"
     if metrics.exists():
