@@ -2,8 +2,8 @@
 
     python tests/benchmarks/bench_decode.py [--model FOLDER] [--rows 32 144] [--prompts 64 640] [--profile]
 
-Without a model: Qwen3-1.7B's shape with random weights on a GPU, the embedded shape on a CPU. As in a run: float32 weights, on a GPU
-under bfloat16 autocast. Beside the sampler's time stands the floor: weights, keys and values read once a token.
+Without a model: Qwen3-1.7B's shape with random weights on a GPU, the embedded shape on a CPU. As in a run: float32 weights,
+on a GPU under bfloat16 autocast. Beside the sampler's time stands the floor: weights, keys and values read once a token.
 """
 
 import argparse

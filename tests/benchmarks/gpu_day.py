@@ -117,7 +117,15 @@ def commands(model: Path, where: Path, *, rehearse: bool) -> dict[str, list[str]
     return {
         "doctor": [*launch, *run, "--doctor", "--output_dir", str(where / "doctor")],
         "hf": [*launch, *two, str(where / "hf")],
-        "tests": [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "tests"],
+        "tests": [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-m",
+            "gpu",
+            *map(str, sorted((ROOT / "tests").glob("test_gpu*.py"))),
+        ],
         "decode": [
             sys.executable,
             "tests/benchmarks/bench_decode.py",
