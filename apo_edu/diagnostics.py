@@ -155,7 +155,7 @@ class FailureMonitor:
     | `entropy_collapse`     | token entropy halved, and the reward has not risen since it was twice as high             |
     | `stagnant_exploration` | reward flat over two windows and improvable, entropy high, alpha at its upper end         |
     | `gradient_instability` | a gradient norm far above the median, or weights carried by one completion (ESS)          |
-    | `extreme_ratios`       | |log q/p| beyond what either distribution should give                                     |
+    | `extreme_ratios`       | `|log q/p|` beyond what either distribution should give                                   |
 
     The signatures are the paper's; the limits are ours (`Limits`), and so are the remedies, which say what the bandit's
     experiments support. Each is reported once until it has cleared. A gain is measured over as long as the entropy took to

@@ -86,7 +86,7 @@ def alpha_divergence_grad(log_q: Tensor, log_p: Tensor, alpha: float | Tensor) -
     blow-up. Source: arXiv 2512.22953, the unified gradient, with the softmax Jacobian written out.
 
     Where q is fixed and can be reached, following minus this gradient converges under every schedule of alpha (ours): with
-    u* = log q, both centred, V = |u - u*|^2 / 2 falls along it at every alpha, since dV/dt = -Cov_p(log r, z) <= 0, both
+    u* = log q, both centred, `V = |u - u*|^2 / 2` falls along it at every alpha, since dV/dt = -Cov_p(log r, z) <= 0, both
     being increasing in r. V is what falls: D_alpha itself need not, once alpha moves, since the gradients of two orders
     can point apart (tests/test_claims.py has a case, cosine -0.49).
 

@@ -1,10 +1,19 @@
 """The site: every lesson, result and module is a page; sliders and questions work from a file, without network or kernel."""
 
 import importlib.util
+import inspect
+import io
 import re
+import runpy
 import urllib.parse
+from types import FunctionType, ModuleType
 
 import pytest
+from docutils import nodes
+from docutils.frontend import get_default_settings
+from docutils.parsers.rst import Parser
+from docutils.utils import new_document
+from sphinx.ext.napoleon import Config, GoogleDocstring
 
 from tests import browser
 from toys.questions import read
@@ -63,6 +72,33 @@ def test_docstrings_are_pages_with_places_to_link_to(site):
     home = (site / "index.html").read_text(encoding="utf-8")
     for name in ("divergences.alpha_divergence", "targets.boltzmann_log_target", "schedules.GuardedAlpha"):
         assert f'#apo_edu.{name}"' in home
+
+
+def test_every_docstring_is_restructured_text_once_its_page_is_written(built):
+    """The quick site has one package's pages; here are the docstrings of all, each read by docutils alone."""
+    conf = runpy.run_path(str(ROOT / "notebooks" / "site" / "conf.py"))
+    settings = Config(napoleon_custom_sections=conf["napoleon_custom_sections"], napoleon_use_ivar=True)
+    parser, options = Parser(), get_default_settings(Parser)
+    options.report_level, options.warning_stream = 2, io.StringIO()
+    faults, seen = [], 0
+    for name in (module for package in built.PACKAGES for module in built.modules(package)):
+        module = importlib.import_module(name)
+        own = [thing for thing in vars(module).values() if getattr(thing, "__module__", "") == name]
+        own += [method for thing in own if isinstance(thing, type) for method in vars(thing).values()]
+        for thing in [module, *(getattr(thing, "__func__", thing) for thing in own)]:
+            words = thing.__doc__ or ""
+            told = isinstance(thing, (FunctionType, ModuleType, property, type))
+            if not told or not re.search(r"[|`*_\n]", words):
+                continue  # no code of ours, or a line of plain words
+            what = "class" if isinstance(thing, type) else "module" if thing is module else "function"
+            lines = inspect.cleandoc(words).splitlines()
+            conf["as_restructured_text"](None, what, name, thing, None, lines)
+            page = new_document(name, options)
+            parser.parse(f"{GoogleDocstring(lines, settings)}\n", page)
+            found = [fault for fault in page.findall(nodes.system_message) if fault["level"] >= 2]
+            faults += [(name, words[:60], fault.astext()) for fault in found]
+            seen += 1
+    assert faults == [] and seen > 300
 
 
 def test_a_lesson_s_page_leaves_out_what_needs_a_kernel(site):

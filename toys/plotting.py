@@ -219,7 +219,7 @@ def simplex(
 
 
 def bandit_series(ax: Axes, histories: Mapping[Any, Any], series: str = "expected_reward") -> Axes:
-    """One series of several `History`s against the step: {alpha or label: History}; alphas take their colours."""
+    """One series of several `History` objects against the step: {alpha or label: History}; alphas take their colours."""
     for index, (name, history) in enumerate(histories.items()):
         line = alpha_line(name) if isinstance(name, float) else _line(index)
         label = f"alpha = {name:g}" if isinstance(name, float) else str(name)

@@ -71,6 +71,7 @@ class ChunkedLogps(torch.autograd.Function):
         temperature: float,
         with_entropy: bool,
     ) -> tuple[Tensor, Tensor]:
+        """(log-probabilities, entropies) of the targets, [rows] each; the second is meaningless unless asked for."""
         device = hidden.device.type
         autocast = torch.is_autocast_enabled(device)
         ctx.compute = torch.get_autocast_dtype(device) if autocast else hidden.dtype

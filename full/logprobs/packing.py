@@ -21,11 +21,12 @@ class PackedRows:
 
     Everything is known before it goes to the device, so that nothing has to be asked of it: a question would wait for it.
 
-    input_ids, segments: [rows, tokens].
-    places: [completion tokens] index of each in the flattened batch.
-    num_padding: tokens of padding.
-    tree: whether the model takes a tree mask, see `may_share_prompts`. Padding goes into it then: of a mask [rows, tokens]
-        transformers would ask whether there is any.
+    Fields:
+        input_ids, segments: [rows, tokens].
+        places: [completion tokens] index of each in the flattened batch.
+        num_padding: tokens of padding.
+        tree: whether the model takes a tree mask, see `may_share_prompts`. Padding goes into it then: of a mask [rows,
+            tokens] transformers would ask whether there is any.
 
     Raises:
         ValueError: a completion without a prompt: nothing predicts its first token.

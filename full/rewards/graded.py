@@ -32,7 +32,7 @@ def digits(completion: str, answer: str | Sequence[str]) -> float:
 
 
 def closeness(completion: str, answer: str | Sequence[str]) -> float:
-    r"""exp(-|error|) of a number, in [0, 1]; 1.0 for the right number, 0.37 beside it, 0.0 without a number in the last box.
+    r"""`exp(-|error|)` of a number, in [0, 1]; 1.0 for the right number, 0.37 beside it, 0.0 without a number in the last box.
 
     Args:
         completion: the model's text.

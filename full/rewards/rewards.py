@@ -272,7 +272,7 @@ def _where(error: BaseException) -> str:
 
 
 def _has_trl_signature(function: Callable[..., Any]) -> bool:
-    """Whether a reward takes its columns by name, as TRL gives them: it has **kwargs, and no third argument of our kind."""
+    """Whether a reward takes its columns by name, as TRL gives them: it has `**kwargs`, and no third argument of our kind."""
     try:
         parameters = inspect.signature(function).parameters
     except (TypeError, ValueError):  # some built-in functions have no signature

@@ -103,10 +103,10 @@ def read_confidence(batch: GroupBatch, entropies: Tensor, answers: Tensor, train
 def spread(trainer: Trainer, metrics: Mapping[str, Any]) -> None:
     """The reward of a problem's answers after the last step: "reward", its mean; "sd"; "risk"; and "right".
 
-    sd: root of the variance within a problem, mean over problems.
-    risk: that variance as a share of the most that the means allow with rewards in [0, 1], sum m (1 - m). It is 1 where
-        every answer gets all or nothing, and does not fall merely because the policy is better.
-    right: share of answers with the full reward, 1.
+    - sd: root of the variance within a problem, mean over problems.
+    - risk: that variance as a share of the most that the means allow with rewards in [0, 1], sum m (1 - m). It is 1 where
+      every answer gets all or nothing, and does not fall merely because the policy is better.
+    - right: share of answers with the full reward, 1.
     """
     if metrics["step"] != trainer.config.steps:
         return

@@ -10,6 +10,7 @@ import argparse
 import base64
 import hashlib
 import html
+import importlib
 import os
 import pkgutil
 import re
@@ -140,6 +141,14 @@ def modules(package: str) -> Iterable[str]:
             yield module.name
 
 
+def exported(module: str) -> str:
+    """A line of links to what a package hands on from its modules, each of which has its place there; "" for a module."""
+    package = importlib.import_module(module)
+    found = {name: getattr(getattr(package, name), "__module__", module) for name in getattr(package, "__all__", ())}
+    links = [f":py:obj:`{name} <{where}.{name}>`" for name, where in sorted(found.items()) if where != module]
+    return f"\nImport from here: {', '.join(links)}.\n" if links else ""
+
+
 def write_api(out: Path) -> None:
     folder = out / "api"
     folder.mkdir()
@@ -151,9 +160,9 @@ def write_api(out: Path) -> None:
     for package in PACKAGES:
         names = list(modules(package))
         for name in names:
-            members = "" if name in PACKAGES else "\n   :members:\n   :show-inheritance:"
+            members = "" if name in PACKAGES else "\n   :members:\n   :ignore-module-all:\n   :show-inheritance:"
             title = name.replace("_", "\\_")
-            text = f"{title}\n{'=' * len(title)}\n\n.. automodule:: {name}{members}\n"
+            text = f"{title}\n{'=' * len(title)}\n\n.. automodule:: {name}{members}\n{exported(name)}"
             (folder / f"{name}.rst").write_text(text, encoding="utf-8")  # docstrings are reStructuredText to Sphinx
         tree = "\n".join(names)
         (folder / f"{package}-index.md").write_text(
@@ -292,7 +301,8 @@ def main(words: list[str] | None = None) -> int:
     write_pages(pages, books)
     shutil.rmtree(args.out, ignore_errors=True)
     trees = args.out.parent / f"{args.out.name}-trees"
-    status = build_main(["-b", "html", "-q", "-d", str(trees), str(pages), str(args.out)])
+    # A warning is a fault: a docstring that cannot be read, a link that leads nowhere.
+    status = build_main(["-b", "html", "-q", "-W", "--keep-going", "-d", str(trees), str(pages), str(args.out)])
     for page in (args.out / "lessons").glob("*.html"):  # links in outputs, which Sphinx takes for places on the page
         text = page.read_text(encoding="utf-8")
         page.write_text(text.replace('href="#results/', 'href="../_static/results/'), encoding="utf-8")

@@ -1,5 +1,7 @@
 """Sphinx's settings for the site; notebooks/site/build.py prepares the folder of pages that it reads."""
 
+import re
+
 project = "apo_edu"
 author = "the apo_edu authors"
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax"]
@@ -21,8 +23,13 @@ mathjax_options = {"defer": "defer"}
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
+autodoc_preserve_defaults = True
+maximum_signature_line_length = 100
+highlight_language = "none"  # an indented block is as often a formula as Python
 napoleon_google_docstring = True
+napoleon_custom_sections = [("Fields", "params_style")]
 add_module_names = False
+default_role = "py:obj"  # `name` in a docstring is code, and a link where it is ours
 
 html_theme = "pydata_sphinx_theme"
 html_title = "apo_edu"
@@ -47,3 +54,25 @@ html_theme_options = {
 }
 copyright = "the apo_edu authors; Apache-2.0"
 language = "en"
+
+
+def as_restructured_text(app, what, name, thing, options, lines: list[str]) -> None:
+    """What the docstrings leave to the eye: an indented block is verbatim, and a class's "name: meaning" lines are fields."""
+    known = set(getattr(thing, "__annotations__", ())) if what == "class" else set()
+    told, part = [], ""  # the part that a line belongs to: "", "block", "fields", or a section such as "Args:"
+    for line, before in zip(lines, ["", *lines], strict=False):
+        names = re.match(r"([a-z]\w*(?:, [a-z]\w*)*): \S", line)
+        if line and not line.startswith(" "):
+            field = bool(names) and set(names[1].split(", ")) <= known
+            if field and part != "fields":
+                told += ["", "Fields:"]
+            part = "fields" if field else line if re.fullmatch(r"[A-Z][\w, ]+:", line) else ""
+        elif line and not part and not before.strip():
+            told += ["::", ""]
+            part = "block"
+        told.append(f"    {line}" if part == "fields" else line)
+    lines[:] = told
+
+
+def setup(app) -> None:
+    app.connect("autodoc-process-docstring", as_restructured_text, priority=400)  # before napoleon's 500

@@ -4,8 +4,8 @@
 
 An `Exercise` is something a student defines under a fixed name: a function, a class, or a value. It is judged by *cases*:
 the check's probe is applied to the student's answer and to the referee (the library's own function), and the two results
-are compared relative to their magnitude. Its `Mistake`s are named wrong solutions. They are run on the same cases, so a
-wrong answer that agrees with one of them is told which mistake it is.
+are compared relative to their magnitude. Each `Mistake` of it is a named wrong solution. They are run on the same cases, so
+a wrong answer that agrees with one of them is told which mistake it is.
 """
 
 import hashlib

@@ -20,7 +20,7 @@ NONE = math.nan
 
 
 def inner_loop_error(tau_anc: float, alpha: float, updates: int) -> float:
-    """Largest |log pi_new/pi_old - tau A / beta_r| over one batch of distinct rewards, both centred over the group, nats."""
+    """Largest `|log pi_new/pi_old - tau A / beta_r|` over one batch of distinct rewards, both centred over the group, nats."""
     bandit = graded(8)
     loop = Loop(
         closed_form=True, num_steps=1, updates=updates, tau_anc=tau_anc, alpha=alpha, lr=2.0 * tau_anc**2, group=8

@@ -28,7 +28,7 @@ def centred(values: Tensor) -> Tensor:
 
 
 def lyapunov(log_q: Tensor, log_p: Tensor) -> Tensor:
-    """V = |u - u*|^2 / 2 with u = log p and u* = log q, both centred: [...]."""
+    """`V = |u - u*|^2 / 2` with u = log p and u* = log q, both centred: [...]."""
     return 0.5 * (centred(log_p) - centred(log_q)).square().sum(-1)
 
 

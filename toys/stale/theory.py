@@ -59,7 +59,7 @@ def push(
 
 
 def surrogate(ratio: Tensor, *, which: int, rewards: tuple[float, ...] = REWARDS, epsilon: float = 0.2) -> Tensor:
-    """min(rho A, clip(rho) A) of one completion in GRPO's loss, in units of |A|, less its value at ratio 1; [n]."""
+    """min(rho A, clip(rho) A) of one completion in GRPO's loss, in units of `|A|`, less its value at ratio 1; [n]."""
     points = torch.cat([torch.ones(1, dtype=torch.float64), ratio.double()])
     batch = _one_moves(points, which, rewards)
     one = [GroupBatch.bandit(batch.logps[i : i + 1, :, 0], batch.rewards[i : i + 1], old_logps=batch.old_logps[i : i + 1, :, 0])
