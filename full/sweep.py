@@ -16,10 +16,12 @@ each; lists of values are crossed), and the seeds:
       grpo: {objective: grpo, lr: [3.0e-4, 1.0e-3]}
     seeds: [0, 1, 2, 3, 4]
     metrics: [pass@1, greedy, pass@8]
+    logged: [token_entropy]
 
 Every run is full/train.py as a user starts it, in runs/sweeps/NAME/ARM-sSEED. A finished run is not run again, one that was
 killed is resumed, and at the end stands a table: the mean of each arm over seeds, and every arm's difference to the first one
-on equal seeds, with 95 % intervals over seeds; the same numbers, run by run, in runs/sweeps/NAME/results.csv.
+on equal seeds, with 95 % intervals over seeds; the same numbers, run by run, in runs/sweeps/NAME/results.csv. There also stand
+the means, over the first and the last quarter of a run's steps, of what `logged` names of its metrics.jsonl.
 """
 
 import argparse
@@ -50,7 +52,7 @@ from full.trainer.launch import quiet_exit
 from full.units import duration
 
 ROOT = Path(__file__).resolve().parents[1]
-KEYS = {"question", "base", "options", "arms", "seeds", "metrics"}
+KEYS = {"question", "base", "options", "arms", "seeds", "metrics", "logged"}
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,7 @@ class Sweep:
     runs: tuple[SweepRun, ...]
     metrics: tuple[str, ...]
     folder: Path
+    logged: tuple[str, ...] = ()
 
 
 def read_sweep(path: Path, *, out: Path = Path("runs/sweeps")) -> Sweep:
@@ -132,7 +135,8 @@ def read_sweep(path: Path, *, out: Path = Path("runs/sweeps")) -> Sweep:
     if len(set(names)) < len(names):
         raise UserError(f"two arms of {path} have the same name; expected different ones.")
     metrics = tuple(content.get("metrics") or ("pass@1", "greedy"))
-    return Sweep(path.stem, str(content.get("question", "")), tuple(runs), metrics, folder)
+    logged = tuple(content.get("logged") or ())
+    return Sweep(path.stem, str(content.get("question", "")), tuple(runs), metrics, folder, logged)
 
 
 def cross(arm: str, options: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
@@ -195,7 +199,7 @@ def perform_all(runs: Sequence[SweepRun], jobs: int) -> list[str]:
 
 
 def results(sweep: Sweep) -> list[dict[str, Any]]:
-    """One row per finished run: arm, seed, each metric before and after, what its probes say, seconds."""
+    """One row per finished run: arm, seed, each metric before and after, what it logged, what its probes say, seconds."""
     rows = []
     for run in sweep.runs:
         if run.finished:
@@ -210,8 +214,27 @@ def results(sweep: Sweep) -> list[dict[str, Any]]:
                             "pass@8 put eval_samples: 8 into the sweep's options."
                         )
                     row[f"{metric} {when}"] = summary[f"eval_{when}"][metric]
+            row |= logged(run.folder, sweep.logged)
             rows.append({**row, **probed(run.folder), "seconds": summary["seconds"]})
     return rows
+
+
+def logged(folder: Path, names: Sequence[str]) -> dict[str, float]:
+    """Means over the first and the last quarter of a run's steps, as "NAME first" and "NAME last"."""
+    if not names:
+        return {}
+    steps = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    quarter = max(1, len(steps) // 4)
+    if missing := [name for name in names if name not in steps[0]]:
+        raise UserError(
+            f"logged {missing[0]!r} is not in {folder}/metrics.jsonl, which has {', '.join(steps[0])}. A run of an older "
+            "version may lack it: delete its folder to run it again."
+        )
+    return {
+        f"{name} {stage}": statistics.fmean(step[name] for step in chosen)
+        for name in names
+        for stage, chosen in (("first", steps[:quarter]), ("last", steps[-quarter:]))
+    }
 
 
 def probed(folder: Path) -> dict[str, float]:

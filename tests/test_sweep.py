@@ -83,6 +83,7 @@ def test_a_sweep_runs_once_resumes_and_tells_what_failed(tmp_path, capsys):
         arms={"apo": {"objective": "apo"}, "grpo": {"objective": "grpo"}},
         seeds=[0],
         options=options,
+        logged=["push_hard"],
     )
     command = [sys.executable, "full/sweep.py", str(path), "--out", str(tmp_path / "out"), "--jobs", "1"]
 
@@ -98,6 +99,7 @@ def test_a_sweep_runs_once_resumes_and_tells_what_failed(tmp_path, capsys):
     assert rest.returncode == 0, rest.stderr
     assert "2 runs, 1 of them done already" in rest.stdout
     assert (runs / "grpo-s0" / "summary.json").stat().st_mtime_ns == before
+    assert "push_hard first,push_hard last" in (runs / "results.csv").read_text()
     assert [line.split(",")[:2] for line in (runs / "results.csv").read_text().splitlines()[1:]] == [
         ["apo", "0"],
         ["grpo", "0"],
@@ -128,3 +130,16 @@ def test_the_shipped_sweeps_can_be_read(path, monkeypatch):
     read = sweep.read_sweep(path)
     sweep.check_options(read)
     assert read.question and len(read.runs) >= 2
+
+
+def test_what_a_run_logged_is_averaged_over_its_first_and_last_quarter(tmp_path):
+    lines = [
+        {"step": step, "token_entropy": value} for step, value in enumerate((4.0, 2.0, 9.0, 9.0, 9.0, 9.0, 1.0, 0.0), 1)
+    ]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
+    assert sweep.logged(tmp_path, ["token_entropy"]) == {"token_entropy first": 3.0, "token_entropy last": 0.5}
+    assert sweep.logged(tmp_path, []) == {}
+    with pytest.raises(
+        UserError, match=r"'entropy' is not in .*, which has step, token_entropy\. A run of an older version"
+    ):
+        sweep.logged(tmp_path, ["entropy"])

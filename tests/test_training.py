@@ -16,6 +16,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 
+from apo_edu import GroupBatch, objectives
 from full import train
 from full.engines.hf import Sampler
 from full.errors import UserError
@@ -51,6 +52,32 @@ def reference(model, tmp_path_factory):
     return run
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "ratio"),
+    [
+        ("apo", {"alpha": 0.9, "tau_anc": 0.5, "beta_r": 0.3}, 4.74),  # w_1 / w_7, see `objectives.apo`
+        ("apo", {"alpha": 0.35, "tau_anc": 0.5, "beta_r": 0.3}, 1.83),
+        ("grpo", {}, 1.0),
+        ("dr_grpo", {"max_tokens": 8}, 1.0),
+    ],
+)
+def test_push_shares_are_the_weights_of_prompts(name, options, ratio):
+    """On policy: prompts solved once in eight against prompts missed once, two of the latter, and one without a signal."""
+    rewards = torch.zeros(4, 8, dtype=torch.float64)
+    rewards[0, 0] = rewards[1:3, 1:] = rewards[3] = 1.0
+    batch = GroupBatch.bandit(torch.full((4, 8), -1.0, dtype=torch.float64), rewards)
+    shares = update.push_shares(
+        batch, objectives.coefficients(objectives.OBJECTIVES[name].function, batch, **options)[0]
+    )
+    assert shares["push_hard"] / shares["push_easy"] == pytest.approx(ratio / 2, rel=2e-3)
+    assert shares["push_hard"] + shares["push_easy"] == pytest.approx(1.0) and shares["push_idle"] < 1e-9
+    # What is left out of a group counts neither as its best nor in its size; without any signal nothing is pushed.
+    one = GroupBatch(batch.logps, batch.old_logps, batch.mask, rewards, valid=torch.arange(8).expand(4, 8) < 4)
+    alone = update.push_shares(one, torch.ones(4, 8, 1))
+    assert alone == {"push_hard": 0.25, "push_easy": 0.5, "push_idle": 0.25}
+    assert set(update.push_shares(batch, torch.zeros(4, 8, 1)).values()) == {0.0}
+
+
 def test_files_and_metric_keys(reference):
     assert {
         "config.yaml",
@@ -67,7 +94,7 @@ def test_files_and_metric_keys(reference):
     promised = (
         "step reward_mean reward_std alpha confidence improvement ess candidate_entropy token_entropy loss grad_norm "
         "kl_old clip_fraction completion_length truncated_fraction tokens_per_second seconds_generate seconds_update "
-        "seconds_step lr"
+        "seconds_step lr push_hard push_easy push_idle"
     )
     for row in rows:
         assert set(promised.split()) <= row.keys()

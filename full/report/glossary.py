@@ -107,6 +107,19 @@ METRICS = {
         "Effective sample size of the weights q^alpha p^(1-alpha) in a group: how many completions apo's gradient rests on.",
         "completions", 1, "group_size", f"Above {LIMITS.ess:g}. group_size means even weights: on policy, equal rewards.",
     ),
+    "push_hard": Entry(
+        "Share of the push, the sum of |coefficient| over tokens, on prompts that at most a quarter of the group got right "
+        "(got the group's highest reward).", "", 0, 1,
+        "Falls as prompts are learned. apo with a large alpha gives rare successes more than grpo does.",
+    ),
+    "push_easy": Entry(
+        "Share of the push on prompts that at least three quarters of the group got right, but not all.", "", 0, 1,
+        "Rises as prompts are learned.",
+    ),
+    "push_idle": Entry(
+        "Share of the push on prompts whose completions all got the same reward.", "", 0, 1,
+        "0 on the first update of a batch, up to rounding; later apo and adpo pull such groups back to the anchor.",
+    ),
     "log_ratio_max": Entry(
         "Largest |log q/p| of the step, between target and anchored policy.", "nats", 0, INF,
         f"A few nats on the first update (spread of rewards / beta_r); above {LIMITS.log_ratio:g} is extreme.",

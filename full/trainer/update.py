@@ -57,7 +57,7 @@ def train_step(trainer: Trainer, progress: Progress) -> dict[str, Any]:
 
     seconds = progress.rollout.seconds / trainer.plan.updates, time.perf_counter() - started
     known = {"step": progress.step + 1, "batch": progress.batch, "alpha": alpha, "loss": loss.item(), "lr": lr}
-    seen = step_metrics(trainer, batch, signals, stats, alpha, seconds)
+    seen = step_metrics(trainer, batch, coef, signals, stats, alpha, seconds)
     return known | totals | pushed | {"grad_norm": grad_norm} | seen
 
 
@@ -89,6 +89,7 @@ def local_coefficients(trainer: Trainer, mini: Rollout, coef: Tensor) -> Tensor:
 def step_metrics(
     trainer: Trainer,
     batch: GroupBatch,
+    coef: Tensor,
     signals: Signals,
     stats: dict[str, Tensor],
     alpha: float,
@@ -97,6 +98,7 @@ def step_metrics(
     """What a step's groups, signals and clock say; full/report/glossary.py explains each.
 
     Args:
+        coef: [prompts, group, tokens] of all processes.
         seconds: sampling (this step's share of it) and update.
     """
     config = trainer.config
@@ -114,6 +116,7 @@ def step_metrics(
         **trainer.schedule.traces(),
         "candidate_entropy": candidate_entropy(batch, logp_reduction=config.logp_reduction).mean().item(),
         "ess": effective_sample_size(weights).mean().item(),
+        **push_shares(batch, coef),
         "clip_fraction": 0.0,
         "kl_old": (stats["kl_old"] if "kl_old" in stats else kl_old(batch)).item(),
         **{name: value.item() for name, value in stats.items()},  # what an objective says itself is what counts
@@ -122,6 +125,27 @@ def step_metrics(
         "seconds_update": seconds[1],
         "seconds_step": sum(seconds),
     }
+
+
+def push_shares(batch: GroupBatch, coef: Tensor) -> dict[str, float]:
+    """Whose gradient it is: shares of the push, the sum of |coef| over tokens, by how many of a group are its best.
+
+    push_hard: of the prompts whose highest reward at most a quarter of the completions got, push_easy: at least three
+    quarters, but not all; push_idle: of the prompts whose completions all got the same. With rewards that are right or wrong
+    the first two are what a prompt's weight w_k (`apo_edu.apo`) times the number of such prompts comes to.
+
+    >>> logps, rewards = torch.zeros(2, 4, 1), torch.tensor([[1.0, 0.0, 0.0, 0.0], [1.0, 1.0, 1.0, 0.0]])
+    >>> batch = GroupBatch(logps=logps, old_logps=logps, mask=torch.ones(2, 4, 1), rewards=rewards)
+    >>> push_shares(batch, torch.tensor([[-3.0, 1.0, 1.0, 1.0], [-1.0, -1.0, 0.0, 0.0]])[..., None])
+    {'push_hard': 0.75, 'push_easy': 0.25, 'push_idle': 0.0}
+    """
+    counts = torch.ones_like(batch.rewards).bool() if batch.valid is None else batch.valid.bool()
+    highest = batch.rewards.masked_fill(~counts, -math.inf).amax(-1, keepdim=True)
+    best = ((batch.rewards == highest) & counts).sum(-1) / counts.sum(-1).clamp(min=1)
+    push = coef.double().abs().sum((1, 2))
+    whole = push.sum().clamp(min=torch.finfo(push.dtype).tiny)  # nothing is pushed where no group has a signal
+    parts = {"hard": best <= 0.25, "easy": (best >= 0.75) & (best < 1), "idle": best == 1}
+    return {f"push_{name}": ((push * part).sum() / whole).item() for name, part in parts.items()}
 
 
 def push_coefficients(trainer: Trainer, mini: Rollout, coef: Tensor) -> dict[str, float]:
