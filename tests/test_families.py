@@ -9,6 +9,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from full.config import TrainConfig
+from full.engines import graphs, hf
 from full.engines.hf import Sampler, check_sampling
 from full.errors import UserError
 from full.logprobs.packing import PackedRows, attention_pair_cost
@@ -102,9 +103,9 @@ def worst_error(model, prompts, completions, rows: list[list[int]], **options) -
     )
 
 
-def sampling_error(model, prompts) -> float:
+def sampling_error(model, prompts, **options) -> float:
     """Of the log-probabilities that the sampler reports, against the model's own forward pass, in nats."""
-    sampler = Sampler(model, TOKENIZER, seed=3, temperature=1.0, max_new_tokens=8, rows_at_once=8)
+    sampler = Sampler(model, TOKENIZER, seed=3, temperature=1.0, max_new_tokens=8, rows_at_once=8, **options)
     got = sampler.sample(prompts, [(0, 0, i) for i in range(len(prompts))])
     assert len({tuple(ids) for ids in got.completions}) == len(prompts)
     return max(
@@ -130,6 +131,18 @@ def test_scored_and_sampled_as_the_model_itself_computes(family):
     else:
         with pytest.raises(ValueError, match="segments were given"):
             worst_error(model, ROWS, COMPLETIONS, TOGETHER)
+
+
+@pytest.mark.parametrize("family", [name for name, (*_, shares) in FAMILIES.items() if shares])
+def test_room_for_coming_tokens_changes_nothing(family, monkeypatch):
+    # As on a GPU, where the same kernels are started again for every token; here Python starts them.
+    monkeypatch.setattr(hf, "SHORTEST", 2)
+    monkeypatch.setattr(graphs, "ROOM", 3)
+    monkeypatch.setattr(graphs, "capture", lambda step: seen.append(step) or step)
+    seen: list = []
+    model = tiny(*FAMILIES[family][:2])
+    assert sampling_error(model, ROWS, graphs=True) < 1e-5
+    assert bool(seen) == hf.decodes_plainly(model)
 
 
 @pytest.mark.parametrize("family", HYBRIDS)

@@ -1,15 +1,20 @@
 """What only a GPU can show: `pytest -m gpu`."""
 
+import contextlib
 import json
 import warnings
 
 import pytest
 import torch
 from accelerate.state import AcceleratorState
+from transformers import Qwen3ForCausalLM
 
 from full import train
 from full.config import parse_config
 from full.data.order import ProblemOrder
+from full.engines import graphs
+from full.engines.hf import Sampler
+from full.models.tiny import make_tokenizer
 from full.trainer.checkpoints import Progress
 from full.trainer.launch import start_accelerator
 from full.trainer.rollout import collect
@@ -63,6 +68,28 @@ def test_an_update_hardly_waits_for_the_device(model, tmp_path):
         waits = [str(one.filename) + f":{one.lineno}" for one in seen if "synchroniz" in str(one.message)]
         assert len(waits) <= 20, (number, waits)
     trainer.close()
+
+
+@pytest.mark.parametrize("precision", [None, torch.bfloat16])
+def test_a_graph_samples_the_same(model, precision, recwarn, monkeypatch):
+    monkeypatch.setattr(graphs, "ROOM", 40)
+    policy = Qwen3ForCausalLM.from_pretrained(model, dtype=torch.float32).cuda()
+    keys = [(0, i, s) for i in range(8) for s in range(6)]
+    prompts = [[5 + (i + j) % 200 for j in range(3 + i % 5)] for _, i, _ in keys]
+    found = {}
+    for on in (False, True):
+        sampler = Sampler(policy, make_tokenizer(), 0, 1.0, 120, 64, graphs=on)
+        with torch.autocast("cuda", precision) if precision else contextlib.nullcontext():
+            found[on] = sampler.sample(prompts, keys)
+    assert not [str(one.message) for one in recwarn if "CUDA graph" in str(one.message)]
+    same = [a == b for a, b in zip(found[True].completions, found[False].completions, strict=True)]
+    if precision is None:
+        assert all(same)
+        torch.testing.assert_close(found[True].logps, found[False].logps, rtol=0, atol=1e-4)
+    else:  # half precision rounds differently where the shapes differ, and a token may fall on the other side
+        assert sum(same) >= 24
+        first = [(a[0] - b[0]).abs() for a, b in zip(found[True].logps, found[False].logps, strict=True)]
+        assert max(first) < 0.02
 
 
 def test_memory_that_really_runs_out_halves_what_is_computed_at_once(tmp_path, monkeypatch, capsys):

@@ -18,7 +18,7 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from full.engines import hf
+from full.engines import graphs, hf
 from full.engines.hf import (
     ComputeTypeCache,
     InverseTransformSampling,
@@ -294,3 +294,58 @@ def test_batches_are_few_and_even():
     assert even_parts(range(10), 4) == [range(3), range(3, 6), range(6, 10)]
     assert even_parts(range(8), 8) == [range(8)]
     assert even_parts([], 4) == []
+
+
+@pytest.mark.parametrize("ends", [[2], list(range(0, 280, 9))])
+def test_with_a_graph_the_same_is_sampled(ends, monkeypatch):
+    # Greedy rows beside sampled ones, prompts of several lengths, rows that leave, room that is used up.
+    monkeypatch.setattr(hf, "SHORTEST", 2)
+    monkeypatch.setattr(graphs, "ROOM", 5)
+    shapes = []
+
+    def capture(step):
+        rows = step.__self__.rows["tokens"].shape[0]
+        shapes.append((rows, step.__self__.cache.layers[0].keys.shape[2]))
+        return step
+
+    monkeypatch.setattr(graphs, "capture", capture)
+    model = small_model(dtype=torch.float32)
+    model.generation_config.eos_token_id = ends
+    keys = [(0, i, s) for i in range(4) for s in range(6)]
+    prompts, greedy = [PROMPTS[i] for _, i, _ in keys], [s == 0 for _, _, s in keys]
+    for some in (greedy, [False] * 24):
+        plain = sampler(model, max_new_tokens=23).sample(prompts, keys, greedy=some)
+        fixed = sampler(model, max_new_tokens=23, graphs=True).sample(prompts, keys, greedy=some)
+        assert fixed.completions == plain.completions
+        if not any(some):
+            torch.testing.assert_close(fixed.logps, plain.logps, rtol=0, atol=1e-5)
+            torch.testing.assert_close(fixed.entropies, plain.entropies, rtol=0, atol=1e-5)
+    assert max(length for _, length in shapes) <= 5 + 23
+    if len(ends) == 1:
+        assert {(24, 10), (24, 15), (24, 20), (24, 25)} <= set(shapes)
+    else:
+        assert len({rows for rows, _ in shapes}) >= 3  # they left
+
+
+def test_what_cannot_be_captured_goes_on_without_a_graph(monkeypatch):
+    def capture(step):
+        raise RuntimeError("operation not permitted when stream is capturing\nlong tail")
+
+    monkeypatch.setattr(hf, "SHORTEST", 2)
+    monkeypatch.setattr(graphs, "capture", capture)
+    keys = [(0, i, 0) for i in range(4)]
+    with pytest.warns(UserWarning, match="without a CUDA graph, several times slower: operation not permitted when"):
+        got = completions(sampler(graphs=True), PROMPTS, keys)
+    assert got == completions(sampler(), PROMPTS, keys)
+
+    rows = []
+
+    def short_of_memory(step):
+        rows.append(len(step.__self__.rows["here"]))
+        if rows[-1] > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return step
+
+    monkeypatch.setattr(graphs, "capture", short_of_memory)
+    it = sampler(graphs=True)
+    assert completions(it, PROMPTS, keys) == got and it.halvings == 1 and rows[0] == 4

@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate.utils import DistributedType
 from torch import Tensor, nn
 from torch.nn.functional import pad
 from transformers import DynamicCache, GenerationConfig, GenerationMixin, LogitsProcessor, LogitsProcessorList
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from full.engines.base import Samples, end_ids, up_to_end
+from full.engines.graphs import SHORTEST, GraphDecoding, takes_fixed_room
 from full.errors import UserError
 from full.halving import Halving
 from full.logprobs.packing import to_device
@@ -148,6 +150,7 @@ class Sampler:
         max_new_tokens: longest completion, tokens.
         rows_at_once: completions generated together: memory, never the result. Where they do not fit, half of them.
         exact: False where scoring computes in other numerics than sampling, as autocast does.
+        graphs: whether a token may be one CUDA graph, see full/engines/graphs.py.
     """
 
     def __init__(
@@ -160,8 +163,9 @@ class Sampler:
         rows_at_once: int,
         *,
         exact: bool = True,
+        graphs: bool = False,
     ) -> None:
-        self.model, self.tokenizer, self.seed, self.exact = model, tokenizer, seed, exact
+        self.model, self.tokenizer, self.seed, self.exact, self.graphs = model, tokenizer, seed, exact, graphs
         self.temperature, self.max_new_tokens = temperature, max_new_tokens
         self.rows = Halving("generation_rows", rows_at_once)
         self.eos_ids, self.plain = end_ids(model, tokenizer), decodes_plainly(model)
@@ -297,6 +301,22 @@ class Sampler:
             gone = int(ended.sum())
             if gone == len(ended):
                 break
+            if step == 0 and self.graphs and limit >= SHORTEST and takes_fixed_room(self.model, cache):
+                rest = GraphDecoding(
+                    self.model,
+                    cache,
+                    tokens=tokens,
+                    positions=positions[:, 0],
+                    padding=(mask == 0).sum(-1),
+                    uniforms=uniforms,
+                    likeliest=likeliest,
+                    start=1,
+                    eos=eos,
+                    draw=partial(draw, temperature=self.temperature),
+                )
+                later, known_later = rest.finish()
+                out, values, step = out + later, values + known_later, rest.done - 1
+                break
             if gone >= max(1, LEAVE_AT * len(ended)):
                 stay = (~ended).nonzero().squeeze(-1)
                 cache.batch_select_indices(stay)
@@ -395,4 +415,8 @@ def make(config: Any, model: nn.Module, tokenizer: Any, model_name: str, acceler
         config.generation_rows,
         # generate computes its logits in float32, without autocast the scorer does too.
         exact=config.weights == "float32" and accelerator.mixed_precision == "no",
+        # Weights that other processes hold are fetched by Python.
+        graphs=config.cuda_graphs
+        and accelerator.device.type == "cuda"
+        and accelerator.distributed_type in (DistributedType.NO, DistributedType.MULTI_GPU),
     )

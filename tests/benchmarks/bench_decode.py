@@ -1,6 +1,7 @@
-"""Where the time of sampling goes: milliseconds a token, by completions at once and by tokens already in the cache.
+"""Where the time of sampling goes: milliseconds a token, by completions at once and by tokens already in the cache; on a GPU
+without and with CUDA graphs.
 
-    python tests/benchmarks/bench_decode.py [--model FOLDER] [--rows 32 144] [--prompts 64 640] [--profile]
+    python tests/benchmarks/bench_decode.py [--model FOLDER] [--rows 32 288 144] [--prompts 64 64 640] [--profile]
 
 Without a model: Qwen3-1.7B's shape with random weights on a GPU, the embedded shape on a CPU. As in a run: float32 weights,
 on a GPU under bfloat16 autocast. Beside the sampler's time stands the floor: weights, keys and values read once a token.
@@ -35,9 +36,9 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path)
-    parser.add_argument("--rows", type=int, nargs="+", default=[32, 144])
-    parser.add_argument("--prompts", type=int, nargs="+", default=[64, 640])
-    parser.add_argument("--tokens", type=int, default=48)
+    parser.add_argument("--rows", type=int, nargs="+", default=[32, 288, 144])
+    parser.add_argument("--prompts", type=int, nargs="+", default=[64, 64, 640])
+    parser.add_argument("--tokens", type=int, default=32)
     parser.add_argument("--profile", action="store_true", help="Also the kernels of the last case, by device time.")
     parser.add_argument("--json", type=Path)
     a = parser.parse_args()
@@ -57,8 +58,8 @@ def main() -> None:
     weights = sum(p.numel() for p in model.parameters()) * (2 if gpu else 4)
     cache = cache_bytes(model, precision)
 
-    def seconds(rows: int, prompt: int, tokens: int, *, mixed: bool) -> float:
-        sampler = Sampler(model, tokenizer, 0, 1.0, tokens, rows)
+    def seconds(rows: int, prompt: int, tokens: int, *, mixed: bool, graphs: bool) -> float:
+        sampler = Sampler(model, tokenizer, 0, 1.0, tokens, rows, graphs=graphs)
         sampler.eos_ids = [len(tokenizer) + 1]  # none ends
         prompts, keys = inputs(rows, prompt, 6, mixed=mixed)
         started = time.perf_counter()
@@ -66,30 +67,31 @@ def main() -> None:
             sampler.sample(prompts, keys)
         return time.perf_counter() - started
 
-    seconds(6, 16, 4, mixed=False)
+    seconds(6, 16, 4, mixed=False, graphs=False)
     found = []
-    for rows in a.rows:
-        for prompt in a.prompts:
-            for mixed in (False, True):
-                first = seconds(rows, prompt, 1, mixed=mixed)
-                whole = seconds(rows, prompt, a.tokens + 1, mixed=mixed)
-                read = weights + rows * (prompt + a.tokens / 2) * cache
-                row = {
-                    "rows": rows, "prompt": prompt, "mixed": mixed, "prefill_ms": 1e3 * first,
-                    "token_ms": 1e3 * (whole - first) / a.tokens, "read_gb": read / 1e9,
-                }  # fmt: skip
-                found.append(row)
-                print(
-                    f"{rows:>5} rows, {prompt:>5} tokens of prompt, {'mixed' if mixed else 'equal'}: prefill "
-                    f"{row['prefill_ms']:.0f} ms, a token {row['token_ms']:.2f} ms; a token reads {row['read_gb']:.2f} GB",
-                    flush=True,
-                )
+    for rows, prompt in zip(a.rows, a.prompts, strict=True):
+        for graphs in (False, True)[: 1 + gpu]:
+            tokens = a.tokens * (8 if graphs else 1)  # two to three graphs, whose capture counts
+            first = seconds(rows, prompt, 1, mixed=True, graphs=graphs)
+            whole = seconds(rows, prompt, tokens + 1, mixed=True, graphs=graphs)
+            row = {
+                "rows": rows, "prompt": prompt, "graphs": graphs, "tokens": tokens, "prefill_ms": 1e3 * first,
+                "token_ms": 1e3 * (whole - first) / tokens,
+                "read_gb": (weights + rows * (prompt + tokens / 2) * cache) / 1e9,
+            }  # fmt: skip
+            found.append(row)
+            print(
+                f"{rows:>5} rows, prompts of up to {prompt:>4} tokens, {'with' if graphs else 'without'} graphs: prefill "
+                f"{row['prefill_ms']:.0f} ms, a token {row['token_ms']:.2f} ms (of {tokens}); a token reads "
+                f"{row['read_gb']:.2f} GB",
+                flush=True,
+            )
     if a.profile:
         from torch.profiler import ProfilerActivity, profile
 
         activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * gpu
         with profile(activities=activities) as seen:
-            seconds(a.rows[-1], a.prompts[-1], 9, mixed=True)
+            seconds(a.rows[-1], a.prompts[-1], 80 if gpu else 9, mixed=True, graphs=gpu)
         key = "self_cuda_time_total" if gpu else "self_cpu_time_total"
         print(seen.key_averages().table(sort_by=key, row_limit=30, max_name_column_width=60))
     if a.json:
