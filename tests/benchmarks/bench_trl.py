@@ -38,7 +38,7 @@ CASES = {
     "short": {"prompts": 32, "group": 8, "tokens": 8, "steps": 15, "goal": 2.8},
     "tailed": {"prompts": 16, "group": 8, "tokens": 192, "steps": 9, "goal": 2.5},
     "fixed": {"prompts": 16, "group": 8, "tokens": 192, "steps": 7, "goal": 1.1},
-    "large": {"prompts": 16, "group": 8, "tokens": 512, "steps": 6, "goal": 1.1},
+    "large": {"prompts": 16, "group": 8, "tokens": 256, "steps": 5, "goal": 1.1},
 }
 
 
@@ -183,16 +183,22 @@ def trl(folder: Path, data: Path, case: dict[str, int], a: argparse.Namespace) -
     return clock.report(sum(tokens) / len(clock.cpu), str(folder), case)
 
 
-def make_inputs(where: Path) -> dict[str, Path]:
-    """The model folders, and the problems as a file for the peer."""
+def make_problems(where: Path) -> dict[str, Path]:
+    """The problems that ours generates by itself, as a file for the peer."""
+    from full.data.sources import load_problems
+
+    load_problems("arithmetic", split="train").to_json(where / "problems.jsonl")
+    return {"problems": where / "problems.jsonl"}
+
+
+def make_models(where: Path) -> dict[str, Path]:
+    """The folders of the embedded models: warm-started, never ending, ending at random."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from full.data.sources import load_problems
     from full.engines.hf import Sampler
     from full.models.tiny import warm_start
 
-    load_problems("arithmetic", split="train").to_json(where / "problems.jsonl")  # what ours generates by itself
     short = warm_start(0.35, 0, Sampler)
     model, tokenizer = AutoModelForCausalLM.from_pretrained(short), AutoTokenizer.from_pretrained(short)
     tokenizer.eos_token = NEVER
@@ -216,7 +222,7 @@ def make_inputs(where: Path) -> dict[str, Path]:
         tailed.lm_head.weight[tokenizer.eos_token_id, 0] = math.log(others / 44) / config.hidden_size**0.5
     tailed.save_pretrained(where / "tailed")
     tokenizer.save_pretrained(where / "tailed")
-    return {name: where / name for name in ("fixed", "tailed")} | {"short": short, "problems": where / "problems.jsonl"}
+    return {name: where / name for name in ("fixed", "tailed")} | {"short": short}
 
 
 def make_large(where: Path) -> Path:
@@ -243,6 +249,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--micro_tokens", type=int, help="Tokens a micro-batch, of both; default 2048, on a GPU 16384.")
+    parser.add_argument("--model", type=Path, help="Of the large case: a folder, as make_large writes it.")
     parser.add_argument("--lr", type=float, default=1e-6)
     parser.add_argument("--only", choices=CASES)
     parser.add_argument("--json", type=Path, help="Also write all figures to this file.")
@@ -265,10 +272,11 @@ def main(a: argparse.Namespace) -> None:
 
     results = {}
     with tempfile.TemporaryDirectory() as folder:
-        inputs = make_inputs(Path(folder))
-        names = ["short", "tailed", "fixed"]
+        inputs = make_problems(Path(folder))
         if torch.cuda.is_available():
-            names, inputs["large"] = ["large"], make_large(Path(folder))
+            names, inputs["large"] = ["large"], a.model or make_large(Path(folder))
+        else:
+            names, inputs = ["short", "tailed", "fixed"], inputs | make_models(Path(folder))
         for name in names:
             if a.only and a.only != name:
                 continue

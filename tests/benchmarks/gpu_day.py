@@ -5,14 +5,16 @@ The items, in the order of what is wanted most:
     doctor   the examination of the paper's yaml: its plan, memory and seconds
     hf       two steps of the paper's yaml with the embedded engine: peak and seconds beside the doctor's
     tests    the suite's tests that need a GPU (pytest -m gpu)
-    decode   bench_decode.py: milliseconds a sampled token, and the kernels they go to
-    lora     two steps with adapters, their base in bfloat16
+    decode   bench_decode.py: milliseconds a sampled token without and with CUDA graphs, and the kernels they go to
+    lora     two steps with adapters, their base in bfloat16, in micro-batches that fit 24 GB
+    less     two steps of the paper's yaml in micro-batches that fit 48 GB
     vllm     two steps with vLLM, where it is installed
     trl      bench_trl.py, the large case
     no       one step in float32 (--mixed_precision no)
 
 The model has the shape of Qwen3-1.7B, random weights and the project's tokenizer, so that nothing is downloaded; its
-completions hardly ever end by themselves. The problems are sums.
+completions hardly ever end by themselves. The problems are sums, the rewards drawn by a fixed rule, so that every group trains.
+Items that need not be alone may run at once, as calls of their own (--only, --model).
 """
 
 import argparse
@@ -33,7 +35,17 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 PAPER = "full/configs/qwen3_1.7b_math_l3.yaml"
 # Longest that each may take, seconds; together 25 minutes at most.
-LIMITS = {"doctor": 200, "hf": 300, "tests": 150, "decode": 100, "lora": 240, "vllm": 240, "trl": 270, "no": 150}
+LIMITS = {
+    "doctor": 200,
+    "hf": 300,
+    "tests": 150,
+    "decode": 100,
+    "lora": 240,
+    "less": 240,
+    "vllm": 240,
+    "trl": 270,
+    "no": 150,
+}
 PACKAGES = ("torch", "transformers", "accelerate", "peft", "trl", "vllm", "deepspeed")
 
 
@@ -99,6 +111,8 @@ def commands(model: Path, where: Path, *, rehearse: bool) -> dict[str, list[str]
         "bfloat16",
         "--overwrite",
         "true",
+        "--reward",
+        "tests.benchmarks.bench_trl:reward",
     ]
     if rehearse:
         run += [
@@ -113,7 +127,8 @@ def commands(model: Path, where: Path, *, rehearse: bool) -> dict[str, list[str]
         ]
         run += ["--cpu_threads", "1"]
     two = [*run, "--steps", "2", "--output_dir"]
-    bench = ["tests/benchmarks/bench_trl.py", "--pairs", "2", "--only", "short" if rehearse else "large"]
+    bench = ["tests/benchmarks/bench_trl.py", "--pairs", "2"]
+    bench += ["--only", "short"] if rehearse else ["--only", "large", "--model", str(model)]
     return {
         "doctor": [*launch, *run, "--doctor", "--output_dir", str(where / "doctor")],
         "hf": [*launch, *two, str(where / "hf")],
@@ -134,11 +149,17 @@ def commands(model: Path, where: Path, *, rehearse: bool) -> dict[str, list[str]
             str(where / "decode.json"),
         ]
         + (["--rows", "6", "--prompts", "8", "--tokens", "4"] if rehearse else ["--model", str(model)]),
-        "lora": [*launch, *two, str(where / "lora"), "--lora_rank", "16", "--lr", "1e-5"],
+        "lora": [*launch, *two, str(where / "lora"), "--lora_rank", "16", "--lr", "1e-5", *sizes(4352, 56)],
+        "less": [*launch, *two, str(where / "less"), *sizes(2304, 64)],
         "vllm": [*launch, *two, str(where / "vllm"), "--engine", "vllm"],
         "trl": [sys.executable, *bench, "--json", str(where / "trl.json")],
         "no": [*launch, "--mixed_precision", "no", *run, "--steps", "1", "--output_dir", str(where / "no")],
     }
+
+
+def sizes(tokens: int, rows: int) -> list[str]:
+    """The options that decide how much memory a run takes."""
+    return ["--micro_batch_tokens", str(tokens), "--generation_rows", str(rows)]
 
 
 def attempt(command: list[str], seconds: float) -> dict[str, Any]:
@@ -189,7 +210,7 @@ def figures(name: str, where: Path) -> dict[str, Any]:
         found["steps"] = [{key: row[key] for key in keys if key in row} for row in rows]
     if summary.exists():
         record = json.loads(summary.read_text())
-        found |= {"peak_bytes": record["peak_memory_bytes"], "seconds": record["seconds"]}
+        found |= {"peak_bytes": record["peak_memory_bytes"], "run_seconds": record["seconds"]}
     return found
 
 
@@ -219,6 +240,7 @@ def main() -> None:
     parser.add_argument(
         "--minutes", type=float, default=25.0, help="For all together; what does not begin in time is left out."
     )
+    parser.add_argument("--model", type=Path, help="A folder with the model, as bench_trl.py's make_large writes it.")
     parser.add_argument("--rehearse", action="store_true", help="On a CPU, with a tiny model.")
     options = parser.parse_args()
     deadline = time.monotonic() + 60 * options.minutes
@@ -229,7 +251,8 @@ def main() -> None:
         raise SystemExit("no GPU that torch can use; --rehearse tries the script on a CPU")
     with tempfile.TemporaryDirectory(prefix="gpu_day-") as folder:
         where = Path(folder)
-        plan = commands(make_model(where, rehearse=options.rehearse), where, rehearse=options.rehearse)
+        model = options.model or make_model(where, rehearse=options.rehearse)
+        plan = commands(model.absolute(), where, rehearse=options.rehearse)
         for name in options.only:
             left = deadline - time.monotonic()
             if name == "vllm" and importlib.util.find_spec("vllm") is None:
