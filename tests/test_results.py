@@ -9,9 +9,10 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import torch
 
 from toys import experiments
-from toys.experiments import claims
+from toys.experiments import claims, schedules
 from toys.experiments.__main__ import main
 from toys.experiments.show import overview, section
 from toys.experiments.table import Table
@@ -195,6 +196,38 @@ def test_the_questions_quote_the_tables():
     assert TABLES["risk_attitude"].one(
         part="lucky arms, own best lr", metric="expected reward", alpha=0.9
     ).mean == pytest.approx(lesson_12.QUESTIONS["lucky"].answer, abs=0.01)
+
+
+def test_what_the_notebook_says_of_alpha_over_time():
+    said = schedules.say_returned(schedules.over_time(range(1000, 1006))).splitlines()
+    told = dict(re.fullmatch(r"- \*\*(.+?)\*\* (\w+ \w+).*", line).groups() for line in said)
+    assert told == {
+        "guard": "falls by", "guard, 2 standard errors": "falls by", "ESS": "starts low", "line 0.9 to 0.35": "falls by",
+        "fixed 0.9": "does not", "variance cap (ours)": "does not",
+    }  # fmt: skip
+    back = [line.partition(" falls")[0][4:-2] for line in said if "and comes back" in line]
+    assert back == ["guard", "guard, 2 standard errors"] and "does not come back" in said[3]
+    # The executed cell says the same, with more seeds; where alpha ends is what the table has for the last 100 steps.
+    book = nbformat.read(RESULTS.parent / "12_results.ipynb", as_version=4)
+    (cell,) = [cell for cell in book.cells if cell.source.startswith("alpha_over_time(")]
+    shown_there = "\n".join(output.data.get("text/markdown", "") for output in cell.outputs if "data" in output)
+    for line in said:
+        name = line.partition("** ")[0][4:]
+        (there,) = [other for other in shown_there.splitlines() if other.startswith(f"- **{name}** {told[name]}")]
+        for row in TABLES["schedules"].where(part="does alpha return", rule=name, x=250):
+            last = float(re.findall(r"(?:to|at|from) (0\.\d{3})", there)[-1])
+            assert last == pytest.approx(row.mean, abs=0.005)
+
+
+def test_an_alpha_that_does_not_return_is_told_from_one_that_does():
+    calm = schedules.over_time([1000, 1001])["fixed 0.9"]
+    steps = torch.arange(300.0)[:, None].expand(300, 2)
+    dips = 0.9 - 0.3 * (-((steps - 25) ** 2) / 50).exp()
+    for alpha, words in (
+        (dips, "falls by 0.2"), (dips.cummin(0).values, "does not come back"), (dips.flip(0), "does not move from 0.8"),
+        (steps.clamp(max=90) / 100, "starts low and rises"),
+    ):  # fmt: skip
+        assert words in schedules.say_returned({"one": replace(calm, alpha=alpha)}), words
 
 
 def test_a_section_that_was_not_run_says_so(monkeypatch, capsys):

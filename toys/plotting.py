@@ -12,6 +12,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -273,6 +274,29 @@ def schedule_traces(ax: Axes, history: Any) -> Axes:
     ax.legend(
         loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3, fontsize=7, columnspacing=1.0
     )  # below: the traces fill the panel
+    return ax
+
+
+def alpha_beside(ax: Axes, history: Any) -> Axes:
+    """Mean alpha, true reward and entropy of one `History`, all in [0, 1]; alpha has, at each step, the colour of its value.
+
+    The band is what alpha was in the middle half of the runs.
+    """
+    alpha = _array(history.alpha)
+    alpha = alpha if alpha.ndim == 2 else alpha[:, None]
+    steps = np.arange(len(alpha))
+    low, high = np.quantile(alpha, [0.25, 0.75], axis=-1)
+    ax.fill_between(steps, low, high, color=palette.NEUTRAL, alpha=0.25, linewidth=0)
+    points = np.stack([steps, alpha.mean(-1)], axis=-1)
+    colors = [palette.alpha_color(value) for value in (points[:-1, 1] + points[1:, 1]) / 2]
+    ax.add_collection(
+        LineCollection(
+            list(np.stack([points[:-1], points[1:]], axis=1)), colors=colors, linewidths=2.8, capstyle="round"
+        )
+    )
+    ax.plot(steps, _array(history.expected_reward).mean(-1), "--", color=palette.REWARD, linewidth=1.3)
+    ax.plot(steps, _array(history.entropy).mean(-1), ":", color=palette.POLICY, linewidth=1.5)
+    ax.set(xlim=(0, len(steps) - 1), ylim=(-0.03, 1.03))
     return ax
 
 

@@ -1,16 +1,19 @@
 """Experiment 3: guard, ESS, line, fixed alpha, and a cap by the reward's variance: does an adaptive alpha pay?"""
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
 import torch
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
-from apo_edu import EssAlpha, GuardedAlpha, LinearAlpha
+from apo_edu import EssAlpha, GuardedAlpha, LinearAlpha, palette
+from apo_edu.statistics import Interval, mean_interval
 
 from .. import plotting
-from ..bandits import Bandit, Changing, Loop, equal_arms, lucky, run_all
+from ..bandits import Bandit, Changing, History, Loop, equal_arms, lucky, run_all
 from .experiment import Experiment, Key, Verdict
 from .rules import TrendGuard, VarianceCap, Yoked
 from .sweeps import RATES, Setting, best_of, best_rates, final_reward, fixed, mean_reward, over_rates
@@ -49,6 +52,78 @@ def tasks() -> dict[str, Bandit | Changing]:
             bandits=(exact, moved(exact, 5), moved(lucky(), 10)), starts=(0, 100, 200)
         ),
     }
+
+
+# What is shown over time: where improvement stalls, and where the task changes and then turns noisy.
+CALM, JUDGE = "improvement stalls", "exact, then a noisy judge"
+IMPROVING, STALLED, WINDOW = 50, 100, 10  # first and last steps of a calm run; steps that one reading of alpha averages
+TINY = 1e-3  # a change of alpha below this is none
+
+
+def over_time(seeds: Sequence[int], task: str = CALM) -> dict[str, History]:
+    """{schedule: History} where rewards with little noise are soon learned (`CALM`), or on the task made for our rule."""
+    names = ("guard", "guard, 2 standard errors", "ESS", "line 0.9 to 0.35", "fixed 0.9", "variance cap (ours)")
+    rules = {name: SCHEDULES.get((name, NONE), replace(BASE, alpha=0.9)) for name in names}
+    if task == CALM:
+        return run_all(equal_arms(noise=0.1), rules, seeds=seeds, snapshots=2)
+    longer = {name: replace(loop, num_steps=400) for name, loop in rules.items()}
+    longer["line 0.9 to 0.35"] = replace(BASE, num_steps=400, schedule=partial(LinearAlpha, num_steps=400))
+    return run_all(tasks()[task], longer, seeds=seeds, snapshots=2)
+
+
+def returned(history: History) -> tuple[Interval, Interval]:
+    """How far alpha falls while a calm run improves, and how far it comes back once improvement has stalled.
+
+    Both from the ten steps of the first 50 in which the mean alpha over seeds is lowest: below the first step's alpha, and
+    below the mean of the last 100 steps.
+    """
+    alpha = history.alpha.double()
+    smooth = alpha[:IMPROVING].unfold(0, WINDOW, 1).mean(-1)
+    lowest = smooth[int(smooth.mean(1).argmin())]
+    return mean_interval(alpha[0] - lowest), mean_interval(alpha[-STALLED:].mean(0) - lowest)
+
+
+def say_returned(histories: Mapping[str, History]) -> str:
+    """Does alpha return when improvement stalls? For each schedule of a calm task, as a list in Markdown.
+
+    A fall or a return counts if its interval lies above 0 (by `TINY`, so that rounding does not count).
+    """
+    lines = []
+    for name, history in histories.items():
+        fall, back = returned(history)
+        numbers = [f"{row.estimate:.3f} [{row.low:.3f}, {row.high:.3f}]" for row in (fall, back)]
+        last = f"{history.alpha[-STALLED:].mean():.3f}"
+        if fall.low > TINY and back.low > TINY:
+            told = f"falls by {numbers[0]} and comes back by {numbers[1]}, to {last}"
+        elif fall.low > TINY:
+            told = f"falls by {numbers[0]} in the first {IMPROVING} steps and does not come back; it ends at {last}"
+        elif back.low > TINY:
+            told = f"starts low and rises by {numbers[1]}, to {last}, while the reward improves"
+        else:
+            told = f"does not move from {last}"
+        lines.append(f"- **{name}** {told}")
+    return "\n".join(lines)
+
+
+def draw_over_time(histories: Mapping[str, History], title: str, changes: Sequence[int] = ()) -> Figure:
+    """One panel a schedule: alpha in the colour of its value, beside the true reward and the entropy."""
+    made, axes = plotting.figure(2, 3, size=(12.0, 5.6), sharex=True, sharey=True)
+    for ax, (name, history) in zip(axes.flat, histories.items(), strict=True):
+        plotting.alpha_beside(ax, history)
+        ax.set_title(name)
+        for step in changes:
+            ax.axvline(step, color=palette.NEUTRAL, linewidth=0.9, linestyle=(0, (1, 2)))
+    for ax in axes[-1]:
+        ax.set_xlabel("step")
+    runs = history.expected_reward.shape[1]
+    made.suptitle(f"{title} (mean of {runs} seeds)", x=0.01, ha="left", fontsize=11)
+    handles = [
+        Line2D([], [], color=palette.alpha_color(0.6), linewidth=3.5, label="alpha, in the colour of its value"),
+        Line2D([], [], color=palette.REWARD, linestyle="--", label="expected reward"),
+        Line2D([], [], color=palette.POLICY, linestyle=":", label="entropy (1 = uniform)"),
+    ]
+    made.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=9)
+    return made
 
 
 def run(seeds: list[int], quick: bool) -> Table:

@@ -4,7 +4,7 @@ from IPython.display import Markdown, display
 
 from ..plotting import style
 from ..widgets import figure
-from . import claims, load
+from . import claims, load, schedules
 from .experiment import FIRST_SEED, Experiment
 from .table import Table
 
@@ -65,6 +65,25 @@ def _after(experiment: Experiment, table: Table) -> str:
             f"[{experiment.name}.csv](results/{experiment.name}.csv)",
         )
     )
+
+
+def alpha_over_time(*, calm: str, judge: str) -> None:
+    """Experiment 3 over time, run here and now: alpha beside reward and entropy, and whether alpha comes back.
+
+    calm, judge: what the two figures show, in words.
+    """
+    seeds = range(FIRST_SEED, FIRST_SEED + schedules.EXPERIMENT.quick_seeds)
+    for task, alt, changes in ((schedules.CALM, calm, ()), (schedules.JUDGE, judge, (100, 200))):
+        histories = schedules.over_time(seeds, task)
+        with style():
+            figure(
+                schedules.draw_over_time(histories, task, changes),
+                f"Alpha over time: {task}. Grey: alpha in the middle half of the runs.",
+                alt,
+            )
+        if task == schedules.CALM:
+            said = schedules.say_returned(histories)
+            display(Markdown(f"**Does alpha return when improvement stalls?** With {len(seeds)} seeds:\n\n{said}"))
 
 
 def live(name: str, *, alt: str) -> Table:
