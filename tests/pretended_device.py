@@ -18,6 +18,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
 
+from full.trainer.precision import half_type
+
 ROOT = Path(__file__).parents[1]
 CUDA = torch.device("cuda", 0)
 # What the CUDA kernels of these need to know on the host.
@@ -54,7 +56,7 @@ class Pretended(torch.Tensor):
 
 
 class _Autocast(TorchFunctionMode):
-    """Autocast's products in bf16: its C++ asks tensors for their device itself, and would leave ours alone.
+    """Autocast's products in half precision: its C++ asks tensors for their device itself, and would leave ours alone.
 
     Not while autograd computes a checkpointed layer again: torch switches such modes off there.
     """
@@ -199,6 +201,17 @@ def move(module: torch.nn.Module) -> dict[torch.nn.Parameter, torch.nn.Parameter
     return moved
 
 
+class _Scaled:
+    """An optimiser that steps as accelerate's does in float16."""
+
+    def __init__(self, optimizer, scaler):
+        self.optimizer, self.scaler, self.zero_grad = optimizer, scaler, optimizer.zero_grad
+
+    def step(self):
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+
+
 class PretendedAccelerator:
     """What the trainer asks of accelerate, with one process on the pretended GPU."""
 
@@ -206,23 +219,27 @@ class PretendedAccelerator:
     is_fsdp2, distributed_type = False, DistributedType.NO
     state = SimpleNamespace(fsdp_plugin=None)
 
-    def __init__(self, mixed_precision="bf16"):
+    def __init__(self, mixed_precision="bf16", scale=2.0**16):
         self.mixed_precision = mixed_precision
+        self.scaler = torch.amp.GradScaler("cuda", init_scale=scale) if mixed_precision == "fp16" else None
 
     def prepare(self, policy, optimizer):
         moved = move(policy)
         for group in optimizer.param_groups:
             group["params"] = [moved[parameter] for parameter in group["params"]]
-        return policy, optimizer
+        self.optimizer = optimizer
+        return policy, _Scaled(optimizer, self.scaler) if self.scaler else optimizer
 
     def autocast(self):
-        half = self.mixed_precision == "bf16"
-        return torch.autocast("cuda", torch.bfloat16) if half else contextlib.nullcontext()
+        half = half_type(self)
+        return torch.autocast("cuda", half) if half else contextlib.nullcontext()
 
     def backward(self, loss):
-        loss.backward()
+        (self.scaler.scale(loss) if self.scaler else loss).backward()
 
     def clip_grad_norm_(self, parameters, max_norm):
+        if self.scaler:
+            self.scaler.unscale_(self.optimizer)
         return torch.nn.utils.clip_grad_norm_(parameters, max_norm)
 
     def no_sync(self, policy):
@@ -242,5 +259,7 @@ def pretend_cuda(monkeypatch) -> None:
     """Let torch believe that it could use CUDA, where it asks before it does."""
     monkeypatch.setattr(torch.cuda, "_lazy_init", lambda: None)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *args, **options: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *device: (9, 0))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda *device: "NVIDIA Pretended")
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
     monkeypatch.setattr("torch.cuda.amp.common.amp_definitely_not_available", lambda: False)

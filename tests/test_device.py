@@ -32,6 +32,7 @@ def on_gpu_machine(monkeypatch):
         raise InterruptedError
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: os.environ.get("CUDA_VISIBLE_DEVICES") != "")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *device: (7, 5) if "T4" in os.environ else (9, 0))
     monkeypatch.setattr(launch, "Accelerator", accelerator)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")  # so that whatever is set is undone after the test
     monkeypatch.delenv("ACCELERATE_MIXED_PRECISION", raising=False)
@@ -58,6 +59,10 @@ def start() -> None:
         (["--config_file", str(CONFIGS / "cpu.yaml")], {"CUDA_VISIBLE_DEVICES": ""}, (True, "no")),
         (None, {"ACCELERATE_MIXED_PRECISION": "no"}, (False, "no")),  # python full/train.py: only a user sets it
         (None, {}, (False, "bf16")),
+        ([], {"T4": "here"}, (False, "fp16")),
+        (["--mixed_precision", "bf16"], {"T4": "here"}, (False, "bf16")),
+        ([], {"T4": "here", "ACCELERATE_USE_FSDP": "true"}, (False, "bf16")),  # emulated: nothing scales its gradient
+        (["--mixed_precision", "fp16"], {}, (False, "fp16")),
     ],
 )
 def test_what_was_asked_for_is_done(on_gpu_machine, monkeypatch, words, environment, wanted):
@@ -71,13 +76,23 @@ def test_what_was_asked_for_is_done(on_gpu_machine, monkeypatch, words, environm
     assert torch.cuda.is_available() is not wanted[0]  # hidden from whatever asks later, or not
 
 
-@pytest.mark.parametrize("asked", ["fp16", "fp8"])
-def test_precisions_that_need_scaled_gradients_are_refused(monkeypatch, asked):
-    monkeypatch.setattr(
-        launch, "_launcher_words", lambda: ["python", "accelerate", "launch", "--mixed_precision", asked]
-    )
-    with pytest.raises(UserError, match=f"mixed_precision is {asked}; expected bf16 or no.*--mixed_precision bf16"):
-        launch.precision(on_cpu=False)
+@pytest.mark.parametrize(
+    ("words", "environment", "message"),
+    [
+        ("--mixed_precision fp8", {}, "mixed_precision is fp8; expected bf16, fp16 or no"),
+        ("--cpu --mixed_precision fp16", {"ACCELERATE_USE_CPU": "true"}, "is fp16 on a CPU; expected bf16 or no"),
+        ("--mixed_precision fp16", {"ACCELERATE_USE_FSDP": "true"}, "fp16 on weights that processes share"),
+        ("--mixed_precision fp16", {"ACCELERATE_USE_DEEPSPEED": "true"}, "fp16 on weights that processes share"),
+    ],
+)  # fmt: skip
+def test_precisions_whose_gradients_nothing_scales_are_refused(
+    on_gpu_machine, monkeypatch, words, environment, message
+):
+    monkeypatch.setattr(launch, "_launcher_words", lambda: ["python", "accelerate", "launch", *words.split()])
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=f"{message}.*--mixed_precision bf16"):
+        launch.start_accelerator(1)
 
 
 def test_cpu_yaml_hides_gpus_from_the_processes():

@@ -34,7 +34,7 @@ def problems(tmp_path_factory):
     return path
 
 
-def rehearse(monkeypatch, model, data, folder, **changes):
+def rehearse(monkeypatch, model, data, folder, *, half="bf16", **changes):
     """Waits of an evaluation, of sampling a batch and of its updates; and the updates' metrics."""
     pretend_cuda(monkeypatch)
     monkeypatch.setattr(state, "plan_memory", lambda config, *args, **more: (config, SimpleNamespace(line=str)))
@@ -48,7 +48,7 @@ def rehearse(monkeypatch, model, data, folder, **changes):
     } | changes
     config, _ = parse_config(small_run(model, folder, **options))
     # Recomputed layers without autocast, see `_Autocast`.
-    precision = "no" if config.gradient_checkpointing else "bf16"
+    precision = "no" if config.gradient_checkpointing else half
     trainer = set_up(config, PretendedAccelerator(precision), resume=False)
     trainer.run.path.mkdir()
     assert {p.device for p in trainer.model.parameters()} == {CUDA}
@@ -91,6 +91,18 @@ def test_a_step_has_its_operands_on_one_device_and_hardly_waits_for_it(model, pr
         # A token: whether rows have ended, and transformers' question, of the prompts twice. A call: the cache's empty
         # layers (transformers), the tokens, their log-probabilities. Once: log-probabilities that later updates need.
         assert sum(waits[name].values()) <= 2 * TOKENS + 1 + 2 * LAYERS + 3, waits[name]
+
+
+def test_float16_hardly_waits_more(model, problems, tmp_path, monkeypatch):
+    monkeypatch.setattr(state, "check_range", lambda *args: None)  # before the pretended device is there
+    waits, rows, trainer = rehearse(monkeypatch, model, problems, tmp_path / "run", half="fp16", lora_rank=2)
+    assert [row["overflows"] for row in rows] == [0] * trainer.plan.updates
+    assert all(math.isfinite(row["grad_norm"]) and row["grad_norm"] > 0 for row in rows)
+    base = {p.dtype for name, p in trainer.model.named_parameters() if "base_layer" in name}
+    assert base == {torch.float16}
+    for number in range(trainer.plan.updates):
+        print(waits[f"update {number}"])
+        assert sum(waits[f"update {number}"].values()) <= 4, waits[f"update {number}"]
 
 
 def test_what_a_gpu_refuses_is_refused_and_what_waits_is_noted(monkeypatch):

@@ -28,6 +28,7 @@ from full.logprobs.packing import micro_batches
 from full.rewards.answers import final_answer
 from full.trainer.floor import GPUS, matmul_rate, work_of
 from full.trainer.memory import MemoryPlan, memory_of
+from full.trainer.precision import half_type, scale_down
 from full.trainer.rollout import Rollout, make_rollout, reward_groups, sample_groups, score_now
 from full.trainer.sharding import clip, whole_weights
 from full.trainer.state import Trainer
@@ -290,6 +291,9 @@ def first_update(
         if largest(trainer, more) > 1:
             seconds, count = push(rollout, coef, wanted[:more]), more
         grad_norm = clip(accelerator, trainer.policy, config.max_grad_norm)
+        while not math.isfinite(grad_norm) and scale_down(accelerator):
+            push(rollout, coef, wanted[:count])
+            grad_norm = clip(accelerator, trainer.policy, config.max_grad_norm)
     finally:
         trainer.optimizer.zero_grad(set_to_none=True)
     speed.update = seconds / max(1, count)
@@ -410,7 +414,9 @@ def arithmetic(trainer: Trainer, drawn: Drawn, seconds: Mapping[str, float]) -> 
     longest = numbers["longest"] if all_ended else config.max_completion_tokens
     prompt = sum(map(len, drawn.rollout.prompts)) / len(drawn.rollout.prompts)
     work = work_of(trainer, prompt=prompt, completion=numbers["expected_length"], longest=longest)
-    rate = -largest(trainer, -matmul_rate(trainer.accelerator.device))  # the slowest process's
+    rate = -largest(
+        trainer, -matmul_rate(trainer.accelerator.device, half_type(trainer.accelerator))
+    )  # the slowest process's
     step = seconds["batch"] / trainer.plan.updates + seconds["update"]
     floor = work.floor(rate)
     return {"rate": rate, "floor": floor, "share": floor / step, **{gpu.name: work.step_on(gpu) for gpu in GPUS}}

@@ -73,6 +73,7 @@ class VllmSampler:
         max_prompt_tokens: longest prompt.
         rows_at_once: completions generated together at most: memory, never the result.
         memory: share of the GPU's memory (of the machine's, on a CPU) for vLLM's weights and cache.
+        half: type of its weights on a GPU, the one that the policy computes in.
 
     Raises:
         UserError: vLLM is missing, or cannot run this model here; says why.
@@ -93,6 +94,7 @@ class VllmSampler:
         max_prompt_tokens: int,
         rows_at_once: int = 256,
         memory: float = 0.3,
+        half: str = "bfloat16",
     ) -> None:
         vllm = require_vllm()
         self.tokenizer, self.eos_ids, self.seed = tokenizer, eos_ids, seed
@@ -105,7 +107,7 @@ class VllmSampler:
             positions = AutoConfig.from_pretrained(name).max_position_embeddings
             self.llm = vllm.LLM(
                 model=name,
-                dtype="bfloat16" if on_gpu else "float32",  # as the policy computes
+                dtype=half if on_gpu else "float32",  # as the policy computes
                 max_model_len=min(max_prompt_tokens + max_new_tokens, positions),
                 max_num_seqs=rows_at_once,
                 gpu_memory_utilization=memory,
@@ -243,4 +245,5 @@ def make(config: Any, model: nn.Module, tokenizer: Any, model_name: str, acceler
         max_prompt_tokens=config.max_prompt_tokens,
         rows_at_once=config.generation_rows,
         memory=config.vllm_memory,
+        half="float16" if accelerator.mixed_precision == "fp16" else "bfloat16",
     )

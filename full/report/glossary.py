@@ -149,6 +149,10 @@ METRICS = {
         "last started.", "times", 0, INF,
         "0. Else start the next run with the values that the console named; the results are the same but for rounding.",
     ),
+    "overflows": Entry(
+        "How often the gradient overflowed float16's range and was computed again with half the scale; 0 in other precisions.",
+        "times", 0, INF, "A few on the first step, then 0. No step is lost to them, each takes as long as an update.",
+    ),
     "lr": Entry("Learning rate of the step.", "", 0, "lr", "Warms up over warmup_steps, then follows lr_schedule."),
     "tokens_per_second": Entry("Completion tokens learned from per second of the step.", "tokens/s", 0, INF, "Steady."),
     "seconds_generate": Entry("Sampling, rewards and scoring: the step's share of its batch.", "s", 0, INF, ""),

@@ -22,6 +22,7 @@ from full.errors import CheckpointError, UserError, one_line
 from full.trainer.rollout import Rollout
 
 MANIFEST = "manifest.json"
+SCALE = "scaler.pt"  # as accelerate calls it
 
 
 @dataclass
@@ -158,6 +159,11 @@ def load_checkpoint(
             messages.append(f"checkpoint {path} is damaged ({damage}); falling back to the one before it")
             continue
         require_same_options(options or {}, manifest.get("options") or {}, path)
+        if getattr(accelerator, "scaler", None) is not None and SCALE not in manifest["files"]:
+            raise UserError(
+                f"{path} was written without float16's scale, in another precision than this machine's fp16. Resume with "
+                "--mixed_precision bf16 or no, as the run began (accelerate launch takes it before full/train.py)."
+            )
         try:
             with no_pickles(accelerator):
                 accelerator.load_state(str(path))

@@ -34,6 +34,7 @@ from full.claims import Claim
 from full.config import TrainConfig
 from full.errors import UserError, printable
 from full.models.loading import EMBEDDED, number_of_parameters
+from full.trainer.precision import best_precision
 
 # Parameters that a CPU can train in a day.
 LARGE = 500_000_000
@@ -217,23 +218,27 @@ def asked_for_cpu() -> bool:
 
 
 def precision(on_cpu: bool) -> str:
-    """The mixed precision: what was asked for, else bf16 on a GPU and none on a CPU.
+    """The mixed precision: what was asked for, else what suits the GPU (`best_precision`), and none on a CPU.
 
     Asked of the launcher, or by ACCELERATE_MIXED_PRECISION without one: accelerate sets it to "no" where nobody asked.
 
     Raises:
-        UserError: fp16 or fp8, for which gradients have to be scaled.
+        UserError: fp16 where its gradient could not be scaled, or fp8.
     """
     asked = _asked_of_launcher("mixed_precision")
     if asked is None and not _is_accelerate(_launcher_words()):
         asked = os.environ.get("ACCELERATE_MIXED_PRECISION")
     asked = {"False": "no"}.get(asked or "", asked)  # YAML reads a bare no as false
-    if asked not in (None, "no", "bf16"):
+    if asked not in (None, "no", "bf16", "fp16"):
+        raise UserError(f"mixed_precision is {asked}; expected bf16, fp16 or no. Use --mixed_precision bf16")
+    sharded = _asked_for("FSDP") or _asked_for("DEEPSPEED")
+    if asked == "fp16" and (on_cpu or sharded):
+        where = "a CPU" if on_cpu else "weights that processes share (FSDP2, DeepSpeed)"
         raise UserError(
-            f"mixed_precision is {asked}; expected bf16 or no. {asked} has too small a range for gradients that are not "
-            "scaled; a GPU without bf16 of its own computes it too, more slowly. Use --mixed_precision bf16"
+            f"mixed_precision is fp16 on {where}; expected bf16 or no, since nothing scales the gradient there, which fp16 has "
+            "too small a range for. Use --mixed_precision bf16"
         )
-    return asked or ("no" if on_cpu else "bf16")
+    return asked or ("no" if on_cpu else best_precision(sharded=sharded))
 
 
 def unusable_gpus() -> str:

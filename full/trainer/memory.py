@@ -33,6 +33,7 @@ from full.engines import find_engine
 from full.engines.hf import ComputeTypeCache, caches_only_keys_and_values
 from full.logprobs.lm_head import chunk_rows
 from full.logprobs.tokens import may_share_prompts, token_logps
+from full.trainer.precision import half_type
 from full.units import size
 
 # Share of a device's memory that what fits may fill: the rest is for fragmentation, the libraries' workspaces, and what
@@ -478,7 +479,7 @@ def plan_memory(
     share_weights = accelerator.is_fsdp2 or stage == 3
     memory = memory_model(
         model,
-        autocast=torch.bfloat16 if accelerator.mixed_precision == "bf16" else None,
+        autocast=half_type(accelerator),
         device=kind,
         fused=device.type in ("cpu", "cuda"),
         weight_shards=processes if share_weights else 1,

@@ -37,6 +37,7 @@ from full.runs import RunFolder
 from full.trainer.batches import BatchPlan
 from full.trainer.launch import require_fitting_device
 from full.trainer.memory import SIZES, MemoryPlan, plan_memory
+from full.trainer.precision import check_range, half_type, precision_line
 from full.trainer.sharding import may_step_alone, prepare, whole_weights
 
 
@@ -129,6 +130,8 @@ def set_up(
         f"held out: {held_out.info.description}",
     )
 
+    if accelerator.device.type == "cuda":
+        say(precision_line(accelerator))
     model = load_model(model_name, config)
     generation = getattr(model, "generation_config", None)  # before the engine sets it aside
     pair_cost = attention_pair_cost(model)
@@ -136,8 +139,9 @@ def set_up(
     check_model(model, prompts, config, pair_cost)
     if find_engine(config.engine).samples_with_policy:
         check_sampling(model, tokenizer, prompts[0], config.model)
-    if config.lora_rank and accelerator.mixed_precision == "bf16" and may_step_alone(accelerator):
-        keep_base_in(model, torch.bfloat16)  # sharded weights are gathered in it anyway, and share one type
+    half = half_type(accelerator)
+    if config.lora_rank and half and may_step_alone(accelerator):
+        keep_base_in(model, half)  # sharded weights are gathered in it anyway, and share one type
     batch = max(plan.local_completions, -(-len(held_out) // plan.processes) * (1 + config.eval_samples))
     asked = {name for name in SIZES if not getattr(config, name)}
     every_prompt = [*prompts, *held_out_prompts]
@@ -153,6 +157,7 @@ def set_up(
     lr_schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, config.lr_factor)
     schedule = config.make_schedule()
     policy, optimizer = prepare(accelerator, Policy(model), optimizer, max_grad_norm=config.max_grad_norm)
+    check_range(model, prompts[0], accelerator, config.model)
     accelerator.register_for_checkpointing(schedule, lr_schedule)
     return Trainer(
         config=config,

@@ -21,6 +21,7 @@ from full.errors import NotFiniteError
 from full.halving import NothingToHalveError
 from full.logprobs.packing import PackedRows, micro_batches
 from full.trainer.checkpoints import Progress
+from full.trainer.precision import scale_down
 from full.trainer.rollout import Rollout, score_now
 from full.trainer.sharding import backward, clip, may_step_alone
 from full.trainer.state import Trainer
@@ -47,8 +48,7 @@ def train_step(trainer: Trainer, progress: Progress) -> dict[str, Any]:
     coef, loss, stats = coefficients(trainer.objective, batch, alpha=alpha, **config.off_policy_options)
     require_finite(trainer, "coefficient", coef, mini)
 
-    pushed = push_coefficients(trainer, mini, local_coefficients(trainer, mini, coef))
-    grad_norm = clip(accelerator, trainer.policy, config.max_grad_norm)
+    pushed, grad_norm = clipped_gradient(trainer, mini, local_coefficients(trainer, mini, coef), step=progress.step + 1)
     require_finite(trainer, "gradient norm", grad_norm, mini)
     lr = trainer.lr_schedule.get_last_lr()[0]
     trainer.optimizer.step()
@@ -146,6 +146,35 @@ def push_shares(batch: GroupBatch, coef: Tensor) -> dict[str, float]:
     whole = push.sum().clamp(min=torch.finfo(push.dtype).tiny)  # nothing is pushed where no group has a signal
     parts = {"hard": best <= 0.25, "easy": (best >= 0.75) & (best < 1), "idle": best == 1}
     return {f"push_{name}": ((push * part).sum() / whole).item() for name, part in parts.items()}
+
+
+def clipped_gradient(trainer: Trainer, mini: Rollout, coef: Tensor, *, step: int) -> tuple[dict[str, float], float]:
+    """`push_coefficients` and its clipped norm; once more with half float16's scale, as often as the gradient overflows.
+
+    GradScaler alone would skip the step, and with it samples that took longer than the pass that is repeated here.
+
+    Args:
+        coef: [completions here, tokens].
+        step: of the run, for what is said.
+
+    Returns:
+        (what was computed, the norm before it was clipped); not finite where no scale helps.
+    """
+    overflows, scale = 0, 1.0
+    while True:
+        pushed = push_coefficients(trainer, mini, coef)
+        grad_norm = clip(trainer.accelerator, trainer.policy, trainer.config.max_grad_norm)
+        smaller = 0.0 if math.isfinite(grad_norm) else scale_down(trainer.accelerator)
+        if not smaller:
+            break
+        overflows, scale = overflows + 1, smaller
+        trainer.optimizer.zero_grad(set_to_none=True)
+    if overflows:
+        trainer.say(
+            f"float16: the gradient of step {step} overflowed {overflows} x and was computed again, in the end with a scale of "
+            f"{scale:g}; no step is lost"
+        )
+    return pushed | {"overflows": overflows}, grad_norm
 
 
 def push_coefficients(trainer: Trainer, mini: Rollout, coef: Tensor) -> dict[str, float]:
@@ -293,8 +322,9 @@ def require_finite(trainer: Trainer, what: str, values: Any, mini: Rollout) -> N
     if largest(int(bad), trainer.accelerator):
         path = trainer.run.path / f"failed-batch-{trainer.accelerator.process_index}.pt"
         torch.save({"what": what, "values": values, **asdict(mini)}, path)
-        config = trainer.config
+        config, narrow = trainer.config, trainer.accelerator.mixed_precision == "fp16"
+        wider = ", or compute in a wider range than float16's: --mixed_precision bf16" if narrow else ""
         raise NotFiniteError(
             f"a {what} is not finite; no update was made, and the batch is in {path}. Start a new run with a smaller lr "
-            f"(now {config.lr:g}) or a larger beta_r (now {config.beta_r:g})."
+            f"(now {config.lr:g}) or a larger beta_r (now {config.beta_r:g}){wider}."
         )
