@@ -9,10 +9,13 @@ from apo_edu import alpha_divergence
 from toys.mixtures import (
     best_fits,
     continuation,
+    descend,
     descent_paths,
     divergence,
+    follow,
     gaussian_log_density,
     grid,
+    grid_around,
     integrand,
     log_masses,
     mixture,
@@ -20,6 +23,7 @@ from toys.mixtures import (
     stationary_fits,
     two_modes,
 )
+from toys.mixtures import fits as search
 
 
 def gaussian_alpha_divergence(m0, s0, m1, s1, alpha):
@@ -115,6 +119,52 @@ def test_integrand_integrates_to_the_divergence(alpha):
     assert values.min() > -1e-6
     total = alpha_divergence(log_masses(target, on), log_p, alpha).item()
     assert values.sum().item() * on.step == pytest.approx(total, abs=1e-5)
+
+
+@pytest.mark.parametrize("order", [0.0, 0.3, 1.0])
+def test_derivatives_in_closed_form_are_autograd_s(order):
+    target = mixture([-4.0, 1.0], [0.4, 0.9], [0.9, 0.1])
+    means = torch.tensor([-4.5, -1.0, 0.0, 4.5], dtype=torch.float64)
+    theta = torch.cartesian_prod(means, torch.tensor([-1.2, 0.1, 1.2], dtype=torch.float64))
+    on = grid_around(target, theta)
+    rows = torch.zeros(len(theta), dtype=torch.long), torch.full((len(theta),), order, dtype=torch.float64), theta
+    log_q = log_masses(target, on)[None]
+    for ours, theirs in zip(
+        search._in_closed_form(log_q, on, *rows), search._by_autograd(log_q, on, *rows), strict=True
+    ):
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize(("separation", "order"), [(2.5, 0.2), (2.5, 0.9), (1.2, 0.0), (1.7, 0.5)])
+def test_the_optimiser_s_path_goes_downhill_to_a_certified_fit(separation, order):
+    target, start = two_modes(separation, weight=0.6), torch.tensor([-3.4, 0.4], dtype=torch.float64)
+    found, table = descend(target, order, start), stationary_fits(target, order)
+    assert found.path[0].tolist() == start.tolist()
+    on = grid_around(target, start[None])
+    loss = divergence(found.path, target, order, on)
+    assert bool((loss.diff() < 1e-13).all()) and found.path.diff(dim=0).norm(dim=-1).max() < 0.4 + 1e-12
+    end = found.minima.where(torch.arange(len(found.minima)) == found.end)
+    torch.testing.assert_close(found.path[-1], end.theta[0], rtol=0, atol=1e-9)
+    assert end.grad_norm.item() <= 1e-8 and bool(end.stable)
+    # The lessons' search on their own grid has the same minima.
+    torch.testing.assert_close(found.minima.theta, table.where(table.stable).theta, rtol=0, atol=1e-6)
+    assert found.minima.best.tolist() == table.where(table.stable).best.tolist()
+
+
+def test_a_start_that_does_not_fit_on_the_grid_is_named():
+    with pytest.raises(ValueError, match=r"start \[0.0, 3.0\] is narrower than .* or reaches beyond.*Leave `on` out"):
+        descend(two_modes(), 0.5, torch.tensor([0.0, 3.0]), on=grid(two_modes()))
+
+
+def test_a_fit_dragged_along_lets_go_at_3_12_and_never_splits_again():
+    locked, covering = torch.tensor([-2.5, -0.5]), torch.tensor([0.3, 0.1])
+    together = follow([two_modes(distance / 2) for distance in (5.0, 3.84, 3.82, 3.13, 3.10, 2.5)], 0.2, locked)
+    assert [mean > 1.2 for mean in together.mean[:, 0].abs()] == [True, True, True, True, False, False]
+    # Covering is better from 3.83 down; nobody told the optimiser.
+    assert together.best.tolist() == [True, True, False, False, True, True]
+    apart = follow([two_modes(distance / 2) for distance in (2.5, 3.5, 4.5, 6.0, 8.0)], 0.2, covering)
+    assert apart.mean.abs().max() < 1e-6 and apart.best.tolist() == [True, True, False, False, False]
+    assert together.grad_norm.max() <= 1e-8 and apart.target.tolist() == [0, 1, 2, 3, 4]
 
 
 def test_bad_input_says_what_to_do():

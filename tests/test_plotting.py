@@ -97,6 +97,39 @@ def test_a_path_on_the_landscape_starts_and_ends_where_it_does(ax):
     assert end.get_xydata()[0].tolist() == [2.0, 1.5]
 
 
+def test_the_optimiser_s_steps_grow_bolder_and_the_global_fit_is_not_told_by_colour_alone(ax):
+    x, steps = np.array([0.0, 1.0]), np.arange(40.0).reshape(20, 2)
+    plotting.minima_and_steps(ax, x, [0.5, 0.5], [([0.1, 0.2], True), ([0.3, 0.4], False)], steps, 0.5)
+    best, other, *drawn = ax.lines[1:]
+    assert (
+        best.get_linestyle() == "-"
+        and other.get_linestyle() == "--"
+        and best.get_linewidth() > 2 * other.get_linewidth()
+    )
+    assert (
+        len(drawn) == 7
+        and drawn[0].get_ydata().tolist() == [0.0, 1.0]
+        and drawn[-1].get_ydata().tolist() == [38.0, 39.0]
+    )
+    assert np.all(np.diff([line.get_alpha() for line in drawn]) > 0)
+
+
+def test_a_descent_has_its_minima_as_stars_and_circles(ax):
+    path = np.array([[0.0, 0.1], [1.0, 0.9], [2.0, 1.5]])
+    plotting.descent(ax, path, [(2.0, 1.5, True), (3.0, 0.5, False)], 0.5)
+    walked, _, star, circle = ax.lines
+    np.testing.assert_array_equal(walked.get_xydata(), path)
+    assert (star.get_marker(), star.get_xydata()[0].tolist()) == ("*", [2.0, 1.5])
+    assert (circle.get_marker(), circle.get_xydata()[0].tolist()) == ("o", [3.0, 0.5])
+
+
+def test_followed_fits_are_drawn_beside_the_best(ax):
+    fits = mixtures.best_fits([mixtures.two_modes(s) for s in (1.5, 2.5)], 0.2)
+    plotting.followed(ax, {"best": ([3.0, 5.0], fits), "together": ([5.0, 3.0], fits), "apart": ([3.0, 5.0], fits)})
+    assert [line.get_linestyle() for line in ax.lines] == ["None", "-", "--"]
+    np.testing.assert_allclose(ax.lines[0].get_ydata(), [0.0, 2.5], atol=0.01)
+
+
 def test_the_simplex_puts_a_sure_policy_into_its_corner(ax):
     plotting.simplex(ax, [0.0, 0.0, 1.0], {0.5: np.array([[[1.0, 0.0, 0.0]], [[0.0, 1.0, 0.0]]])})
     path, star = ax.lines[1:]

@@ -14,6 +14,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from torch import Tensor
 
 from apo_edu import palette
@@ -125,6 +126,45 @@ def density_fits(ax: Axes, x: Any, target: Any, fits: Sequence[tuple[float, Any,
     return ax
 
 
+def minima_and_steps(ax: Axes, x: Any, target: Any, fits: Sequence[tuple[Any, bool]], steps: Any, alpha: float) -> Axes:
+    """A target, the fits [(density, is_global)] at one alpha, the global ones bold, and an optimiser's steps on the way.
+
+    steps: densities [steps + 1, points]; at most seven are drawn, the earlier the fainter.
+    """
+    places, rows, color = _array(x), _array(steps), palette.alpha_color(alpha)
+    ax.fill_between(places, _array(target), color="#dddddd")
+    ax.plot(places, _array(target), color=palette.TARGET, linewidth=1.0)
+    for density, is_global in fits:
+        look: dict[str, Any] = {"linewidth": 2.6} if is_global else {"linewidth": 1.2, "linestyle": "--"}
+        ax.plot(places, _array(density), color=color, **look)
+    for share in np.unique(np.linspace(0, len(rows) - 1, 7).round().astype(int)) / max(len(rows) - 1, 1):
+        density = rows[round(share * (len(rows) - 1))]
+        ax.plot(
+            places,
+            density,
+            "-.",
+            color=palette.POLICY,
+            linewidth=1.0 + 0.6 * (share == 1),
+            alpha=0.25 + 0.75 * share**2,
+        )
+    ax.set(xlabel="x", ylabel="density (1 / unit of x)", ylim=(0, 1))
+    return ax
+
+
+def descent(ax: Axes, path: Any, minima: Sequence[tuple[float, float, bool]], alpha: float) -> Axes:
+    """An optimiser's path [steps + 1, 2] over a landscape, and its minima [(mean, log sd, is_global)]: stars are global."""
+    line, color = _array(path), palette.alpha_color(alpha)
+    halo = [withStroke(linewidth=3.6, foreground="white")]
+    ax.plot(line[:, 0], line[:, 1], "o-", color=palette.POLICY, mfc="white", ms=3, lw=1.6, path_effects=halo)
+    ax.plot(*line[0], "o", color="none", markeredgecolor="black", markersize=9)
+    for mean, log_sd, is_global in minima:
+        look: dict[str, Any] = {"marker": "*", "mfc": color, "mec": "white", "ms": 13} if is_global else {
+            "marker": "o", "mfc": "white", "mec": color, "ms": 6, "mew": 1.8
+        }  # fmt: skip
+        ax.plot(mean, log_sd, linestyle="none", **look)
+    return ax
+
+
 def bifurcation(ax: Axes, fits: Any, quantity: str = "mean") -> Axes:
     """Mean or sd of every stationary fit of a 1-D target against alpha. Filled: minima (big: global); crosses: saddles."""
     values = _array(getattr(fits, quantity))[:, 0]
@@ -163,6 +203,20 @@ def hysteresis(ax: Axes, branches: Mapping[str, Any], quantity: str = "sd") -> A
     return ax
 
 
+def followed(ax: Axes, branches: Mapping[str, tuple[Any, Any]]) -> Axes:
+    """{label: (distances of the modes, Fits)}: how far each fit is from the middle; the first is drawn as dots."""
+    looks: tuple[dict[str, Any], ...] = (
+        {"marker": "o", "linestyle": "none", "color": "#999999", "markersize": 4},
+        {"linestyle": "-", "color": palette.GREEN},
+        {"linestyle": "--", "color": palette.BLUE},
+    )
+    for (name, (distances, fits)), look in zip(branches.items(), looks, strict=True):
+        ax.plot(_array(distances), np.abs(_array(fits.mean)[:, 0]), label=name, **look)
+    ax.set(xlabel="distance of the modes (unit of x)", ylabel="|mean of the fit|\n(0: between the modes)")
+    ax.legend()
+    return ax
+
+
 def integrand(ax: Axes, x: Any, contributions: Mapping[float, Any]) -> Axes:
     """{alpha: contribution to D_alpha at each x} of one p against one q."""
     for alpha, values in contributions.items():
@@ -172,15 +226,22 @@ def integrand(ax: Axes, x: Any, contributions: Mapping[float, Any]) -> Axes:
     return ax
 
 
+def landscape_levels(loss: Any) -> np.ndarray:
+    """Where the contours of a landscape lie: 14 quantiles, so that a deep valley and a high wall both have some."""
+    return np.unique(np.quantile(_array(loss), np.linspace(0, 0.9, 14)))
+
+
 def landscape(ax: Axes, means: Any, log_sds: Any, loss: Any, paths: Sequence[tuple[float, Any]] = ()) -> Axes:
     """Contours of D_alpha [len(log_sds), len(means)] with descent paths [(alpha, points [steps, 2])] and their ends."""
     values = _array(loss)
-    levels = np.quantile(values, np.linspace(0, 0.9, 14))
-    drawn = ax.contourf(_array(means), _array(log_sds), values, levels=np.unique(levels), cmap="Greys_r", extend="max")
+    drawn = ax.contourf(
+        _array(means), _array(log_sds), values, levels=landscape_levels(values), cmap="Greys_r", extend="max"
+    )
     ax.figure.colorbar(drawn, ax=ax, label="D_alpha (nats)", format="%.2f")
     for alpha, points in paths:
         line = _array(points)
-        ax.plot(line[:, 0], line[:, 1], **alpha_line(alpha), linewidth=1.6)
+        halo = [withStroke(linewidth=3.2, foreground="white")]  # violet on dark grey cannot be seen
+        ax.plot(line[:, 0], line[:, 1], **alpha_line(alpha), linewidth=1.6, path_effects=halo)
         ax.plot(*line[0], "o", color="white", markeredgecolor="black", markersize=5)
         ax.plot(*line[-1], "*", color=palette.alpha_color(alpha), markeredgecolor="white", markersize=12)
     ax.set(xlabel="mean (unit of x)", ylabel="log sd", xlim=_ends(means), ylim=_ends(log_sds))

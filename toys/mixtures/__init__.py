@@ -1,11 +1,12 @@
 """Fit one Gaussian to a mixture by D_alpha: `targets`, the `gaussians` that are fitted, the `fits`, and `landscapes`."""
 
-from .fits import Fits, best_fits, continuation, stationary_fits
+from .fits import Descent, Fits, best_fits, continuation, descend, follow, grid_around, stationary_fits
 from .gaussians import Grid, covariance, divergence, gaussian_log_density, grid, log_masses
 from .landscapes import cost_below, descent_paths, integrand, landscape
 from .targets import Mixture, mixture, ring, two_modes
 
 __all__ = [
+    "Descent",
     "Fits",
     "Grid",
     "Mixture",
@@ -13,10 +14,13 @@ __all__ = [
     "continuation",
     "cost_below",
     "covariance",
+    "descend",
     "descent_paths",
     "divergence",
+    "follow",
     "gaussian_log_density",
     "grid",
+    "grid_around",
     "integrand",
     "landscape",
     "log_masses",

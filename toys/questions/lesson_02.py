@@ -30,6 +30,22 @@ QUESTIONS = {
         },
         alt="Mean of every stationary fit against alpha, with your answer as a dashed line.",
     ),
+    "let_go": Question(
+        "At alpha = 0.2 a fit sits on the left of two modes that are 5 apart (sd 0.6 each). You drag the modes together, and "
+        "the fit follows: each descent starts where the last one ended. At which distance does it let go and cover both?",
+        (2.0, 5.0, 0.1),
+        answer=3.1,
+        tolerance=0.3,
+        label="distance",
+        explain={
+            "low": "Earlier: below 3.12 the valley on a mode is gone, and with it the only thing that held the fit there.",
+            "right": "Yes, at 3.12. Covering is the best fit from 3.83 down, but the optimiser stays in its valley until the "
+            "valley ends.",
+            "high": "It holds on longer: at 3.83 covering becomes the best fit, but the optimiser sees only its own valley.",
+        },
+        alt="Distance of the fit's mean from the middle against the distance of the modes. The best fit jumps at 3.83; the "
+        "fit dragged together stays on its mode down to 3.12; dragged apart, it stays in the middle up to 5.",
+    ),
 }
 
 SELF_TEST = [

@@ -5,9 +5,10 @@ browser alone, with or without a kernel. A `LiveCanvas` redraws in the kernel; i
 beforehand. Each also has a still picture and a sentence for places without widgets.
 """
 
+from .density_explorer import DensityExplorer
 from .film_strip import FilmStrip, Knob
 from .live_canvas import LiveCanvas
 from .pictures import figure
 from .questions import Predict, SelfTest
 
-__all__ = ["FilmStrip", "Knob", "LiveCanvas", "Predict", "SelfTest", "figure"]
+__all__ = ["DensityExplorer", "FilmStrip", "Knob", "LiveCanvas", "Predict", "SelfTest", "figure"]
