@@ -208,6 +208,50 @@ def test_too_few_seeds_cannot_tell_about_the_stale_update(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("gains", "answer"),
+    [
+        ({"": 0.01, "-1": 0.0}, "holds"),
+        ({"": 0.05, "-1": 0.01}, "holds with a condition"),
+        ({"": 0.05, "-1": -0.05}, "does not hold"),
+        ({"": 0.05}, "cannot be told"),  # nothing is known of one update
+    ],
+)
+def test_a_par_of_the_baselines_follows_its_rule(tmp_path, gains, answer):
+    noise = (0.01, -0.01, 0.0, 0.015, -0.015)
+    arms = {f"apo{kind}": [0.7] * 5 for kind in gains}
+    arms |= {f"grpo{kind}": [0.7 + gain + one for one in noise] for kind, gain in gains.items()}
+    experiment = ALL["baselines"]
+    table = Table.from_runs(runs_of(tmp_path / "r.csv", arms), experiment.pairs)
+    assert experiment.judge(table).answer == answer
+    # An interval that holds 0 and reaches beyond 0.03 tells nothing.
+    wide = {arm: [value + 3 * one for value, one in zip(values, noise, strict=True)] for arm, values in arms.items()}
+    wide |= {f"apo{kind}": [0.7] * 5 for kind in gains}
+    verdict = experiment.judge(Table.from_runs(runs_of(tmp_path / "w.csv", wide), experiment.pairs))
+    assert answer != "holds" or (verdict.answer, verdict.evidence) == ("cannot be told", "weak")
+
+
+def test_a_rate_is_the_best_of_its_grid_and_one_for_all_only_if_all_agree(tmp_path):
+    from toys.experiments.baselines_lr import OBJECTIVES, RATES, best_rate
+
+    experiment = ALL["baselines_lr"]
+
+    def verdict(**chosen):
+        arms = {}
+        for name in OBJECTIVES:
+            best = chosen.get(name, 0.001)
+            arms |= {f"{name}-lr{rate}": [0.6 + 0.1 * (rate == best), 0.6, 0.62] for rate in RATES}
+        table = Table.from_runs(runs_of(tmp_path / "r.csv", arms), experiment.pairs)
+        assert all(best_rate(table, name) == chosen.get(name, 0.001) for name in OBJECTIVES)
+        return experiment.judge(table)
+
+    assert verdict().answer == "holds" and "None is at the edge" in verdict().sentence
+    assert verdict(apo=0.0003).answer == "holds with a condition"
+    assert verdict(apo=0.0001).answer == "does not hold" and "edge of the grid: APO." in verdict(apo=0.0001).sentence
+    some = Table.from_runs(runs_of(tmp_path / "s.csv", {"apo-lr0.0001": [0.1, 0.2]}), experiment.pairs)
+    assert experiment.judge(some).answer == "cannot be told"
+
+
+@pytest.mark.parametrize(
     ("answers", "tokens", "default"),
     [
         ((0.5, 0.6), (0.5, 0.9), "tokens"),
