@@ -230,7 +230,7 @@ def test_a_par_of_the_baselines_follows_its_rule(tmp_path, gains, answer):
     assert answer != "holds" or (verdict.answer, verdict.evidence) == ("cannot be told", "weak")
 
 
-def test_a_rate_is_the_best_of_its_grid_and_one_for_all_only_if_all_agree(tmp_path):
+def test_a_rate_is_the_better_of_two_and_one_for_all_only_if_all_agree(tmp_path):
     from toys.experiments.baselines_lr import OBJECTIVES, RATES, best_rate
 
     experiment = ALL["baselines_lr"]
@@ -244,9 +244,12 @@ def test_a_rate_is_the_best_of_its_grid_and_one_for_all_only_if_all_agree(tmp_pa
         assert all(best_rate(table, name) == chosen.get(name, 0.001) for name in OBJECTIVES)
         return experiment.judge(table)
 
-    assert verdict().answer == "holds" and "None is at the edge" in verdict().sentence
-    assert verdict(apo=0.0003).answer == "holds with a condition"
-    assert verdict(apo=0.0001).answer == "does not hold" and "edge of the grid: APO." in verdict(apo=0.0001).sentence
+    assert verdict().answer == "holds" and "14 of 14 run, none better." in verdict().sentence
+    assert (
+        verdict(apo=0.0003).answer == "holds with a condition"
+        and "APO 0.0003 (0.607 at" in verdict(apo=0.0003).sentence
+    )
+    assert "14 of 14 run, better is APO 0.0001." in verdict(apo=0.0001).sentence
     some = Table.from_runs(runs_of(tmp_path / "s.csv", {"apo-lr0.0001": [0.1, 0.2]}), experiment.pairs)
     assert experiment.judge(some).answer == "cannot be told"
 
