@@ -147,7 +147,7 @@ def _weighted_box_cox(log_w: Tensor, log_ratio: Tensor, a: Tensor) -> Tensor:
 
 
 def _weighted_expm1(log_w: Tensor, x: Tensor) -> Tensor:
-    """exp(log_w) * expm1(x), of which neither the value nor the gradient overflows for large |x|."""
+    """exp(log_w) * expm1(x), of which neither the value nor the gradient overflows for large `|x|`."""
     # Not -x.abs(): its subgradient at x = 0 is 0, where the true slope is 1.
     positive = x > 0
     exponent = torch.where(positive, log_w + x, log_w)

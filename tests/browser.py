@@ -122,14 +122,14 @@ def _wait_until_alive(server: subprocess.Popen, address: str, log: Path, seconds
 
 
 @contextlib.contextmanager
-def browser(width: int = 1200, height: int = 860) -> Iterator:
+def browser(width: int = 1200, height: int = 860, scripts: bool = True) -> Iterator:
     """A page in headless Chromium; `page.outside` lists refused requests, `page.errors` the console's errors."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
         chrome = playwright.chromium.launch(executable_path=chromium(), headless=True, args=list(_FLAGS))
         try:
-            page = chrome.new_page(viewport={"width": width, "height": height})
+            page = chrome.new_page(viewport={"width": width, "height": height}, java_script_enabled=scripts)
             page.outside, page.errors = [], []
             page.on("console", lambda said: said.type == "error" and page.errors.append(said.text[:300]))
             page.on("pageerror", lambda error: page.errors.append(str(error)[:300]))

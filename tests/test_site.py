@@ -1,8 +1,10 @@
 """The site: every lesson, result and module is a page; sliders and questions work from a file, without network or kernel."""
 
+import html
 import importlib.util
 import inspect
 import io
+import itertools
 import re
 import runpy
 import urllib.parse
@@ -12,10 +14,13 @@ import pytest
 from docutils import nodes
 from docutils.frontend import get_default_settings
 from docutils.parsers.rst import Parser
+from docutils.transforms.references import Substitutions
 from docutils.utils import new_document
 from sphinx.ext.napoleon import Config, GoogleDocstring
 
+from full.report.glossary import METRICS
 from tests import browser
+from toys.glossary import WORDS
 from toys.questions import read
 
 ROOT = browser.ROOT
@@ -95,7 +100,10 @@ def test_every_docstring_is_restructured_text_once_its_page_is_written(built):
             conf["as_restructured_text"](None, what, name, thing, None, lines)
             page = new_document(name, options)
             parser.parse(f"{GoogleDocstring(lines, settings)}\n", page)
-            found = [fault for fault in page.findall(nodes.system_message) if fault["level"] >= 2]
+            page.transformer.add_transform(Substitutions)  # |x|, where no x was defined
+            page.transformer.apply_transforms()
+            said = [*page.findall(nodes.system_message), *page.transform_messages]
+            found = [fault for fault in said if fault["level"] >= 2]
             faults += [(name, words[:60], fault.astext()) for fault in found]
             seen += 1
     assert faults == [] and seen > 300
@@ -115,10 +123,37 @@ def test_pages_ask_nothing_of_another_machine(site):
         assert not loads, (path.name, loads)
 
 
-def test_links_lead_to_pages(site):
-    for path in site.rglob("*.html"):
-        for target in re.findall(r'<a [^>]*href="([^"#?:]+)(?:#[^"]*)?"', path.read_text(encoding="utf-8")):
-            assert (path.parent / urllib.parse.unquote(target)).exists(), (path.name, target)
+def test_links_lead_to_pages_and_to_places_on_them(site):
+    texts = {path: path.read_text(encoding="utf-8") for path in site.rglob("*.html")}
+    places = {path: set(re.findall(r' id="([^"]+)"', text)) for path, text in texts.items()}
+    for path, text in texts.items():
+        for target, place in re.findall(r'<a [^>]*href="([^"#?:]*)(?:#([^"]+))?"', text):
+            page = (path.parent / urllib.parse.unquote(target)).resolve() if target else path
+            assert page.exists(), (path.name, target)
+            assert not place or urllib.parse.unquote(place) in places.get(page, {place}), (path.name, target, place)
+
+
+def test_an_experiment_is_a_link_to_its_section_and_no_page_is_called_by_its_file(site):
+    claims, settings = (
+        (site / "results" / f"{name}.html").read_text(encoding="utf-8") for name in ("index", "SETTINGS")
+    )
+    for page in (claims, settings):
+        assert not re.search(r">\w+\.(md|csv)<|>table<", page)
+    rows = re.findall(r"<tr.*?</tr>", claims, re.DOTALL)[1:]
+    where = [re.search(r'href="\.\./lessons/12_results\.html#([\w-]+)"', row.rpartition("<td>")[2]) for row in rows]
+    assert len(rows) > 20 and all(where) and where[0][1] == "sanity"
+    assert 'href="../lessons/12_results.html#when-alpha-matters"' in settings
+    assert 'href="../_static/results/sanity.csv"' in (site / "lessons" / "12_results.html").read_text(encoding="utf-8")
+
+
+def test_one_glossary_has_the_words_and_the_numbers_of_a_run(site):
+    page = (site / "glossary.html").read_text(encoding="utf-8")
+    terms = re.findall(r'<dt id="term-[^"]+">(.*?)<a', page)
+    assert set(map(html.unescape, terms)) == {*WORDS, *METRICS} and len(terms) == len(WORDS) + len(METRICS)
+    assert page.count('href="lessons/') >= len(WORDS) and "|log q/p|" in page and "``" not in page
+    for name in ("index", "map"):
+        assert 'href="glossary.html"' in (site / f"{name}.html").read_text(encoding="utf-8").split("<article")[1]
+    assert "certainty equivalent" not in (site / "map.html").read_text(encoding="utf-8")
 
 
 def test_relative_links_without_a_page_become_words_or_lead_to_the_repository(built, tmp_path, monkeypatch):
@@ -136,6 +171,7 @@ def test_relative_links_without_a_page_become_words_or_lead_to_the_repository(bu
 def test_strips_and_questions_work_from_a_file(site, width, tmp_path):
     with browser.browser(width=width) as page:
         page.goto(f"file://{site}/lessons/01_divergences.html")
+        page.get_by_role("button", name="Skip all on this page").first.click()
         page.locator(".apo-strip input").first.focus()
         page.evaluate(browser.WATCH)
         page.evaluate("window.stop_watching = watch('.apo-strip-stage img', '.apo-strip'); 0")
@@ -175,6 +211,70 @@ def test_strips_and_questions_work_from_a_file(site, width, tmp_path):
         page.locator(".apo-question").first.get_by_role("button", name="Commit").click()
         assert "Right." in page.locator(".apo-question").first.inner_text()
         assert page.outside == [] and page.errors == []
+
+
+@needs_browser
+@pytest.mark.browser
+def test_what_follows_a_question_is_folded_until_one_commits_or_skips(site):
+    address = f"file://{site}/lessons/01_divergences.html"
+    with browser.browser() as page:
+        page.goto(address)
+        rest = page.locator(".apo-rest").first
+        shown = "document.querySelector('.apo-rest .apo-strip').checkVisibility()"
+        assert page.evaluate(shown) is False and page.locator(".apo-rest").count() == 2
+        assert page.locator(".apo-question").nth(1).is_visible()  # the next section's
+        page.locator(".apo-question").first.get_by_role("button", name="Commit").focus()
+        page.keyboard.press("Tab")
+        assert page.evaluate("document.activeElement.textContent") == "Skip, and read on"
+        assert page.evaluate("document.activeElement.getAttribute('aria-controls')") == rest.get_attribute("id")
+        page.keyboard.press("Enter")
+        assert page.evaluate(shown) is True and page.evaluate("document.activeElement.ariaExpanded") == "true"
+        assert page.locator(".apo-rest").nth(1).get_attribute("hidden") == "until-found"  # of the other question
+        page.reload()  # skipping is kept
+        assert page.evaluate(shown) is True
+        page.get_by_role("button", name="Fold what follows").click()
+        assert page.evaluate(shown) is False
+        question = page.locator(".apo-question").first
+        question.get_by_label("both").check()
+        question.get_by_role("button", name="Commit").click()
+        assert page.evaluate(shown) is True and not page.locator(".apo-gate").first.is_visible()
+        question.get_by_role("button", name="Ask me again").click()
+        assert page.evaluate(shown) is False
+        page.emulate_media(media="print")
+        assert page.evaluate(shown) is True and not page.locator(".apo-gate").first.is_visible()
+        page.emulate_media(media="screen")
+        page.evaluate("document.querySelector('.apo-rest').children[0].id = 'inside'; location.hash = 'inside'")
+        page.wait_for_function(shown)  # a link into it
+        assert page.errors == []
+    with browser.browser(scripts=False) as page:
+        page.goto(address)
+        assert page.locator(".apo-gate").count() == 0 and page.get_by_text("Read it from left to right").is_visible()
+
+
+@needs_browser
+@pytest.mark.browser
+def test_on_a_phone_wide_tables_stack_and_wide_pictures_scroll(site):
+    with browser.browser(width=390) as page:
+        page.goto(f"file://{site}/results/index.html")
+        row = page.get_by_role("row").nth(1)
+        assert row.get_by_role("cell").count() == 6 and row.bounding_box()["width"] <= 390
+        places = [cell.bounding_box() for cell in row.get_by_role("cell").all()]
+        assert all(above["y"] + above["height"] <= below["y"] + 1 for above, below in itertools.pairwise(places))
+        assert "verdict: " in row.get_by_role("cell").nth(2).evaluate(
+            "cell => getComputedStyle(cell, '::before').content"
+        )
+        page.goto(f"file://{site}/lessons/05_the_guarded_schedule.html")
+        box = page.locator(".apo-picture:not(.apo-question *)").nth(1)
+        assert box.locator("img").bounding_box()["width"] > 700  # of 941
+        assert (
+            box.get_attribute("tabindex") == "0" and box.get_attribute("aria-label") == "Picture, wider than the screen"
+        )
+        box.focus()
+        page.keyboard.press("ArrowRight")
+        page.wait_for_function("document.activeElement.scrollLeft > 0")
+        page.set_viewport_size({"width": 1280, "height": 800})
+        page.wait_for_function("!document.activeElement.hasAttribute('tabindex')")
+        assert box.get_attribute("role") is None
 
 
 @needs_browser
@@ -244,11 +344,6 @@ def test_every_lesson_s_page_is_alive_small_and_accessible(whole_site, width):
         with browser.browser(width=width) as page:
             page.emulate_media(color_scheme="dark" if width < 500 else "light")
             page.goto(f"file://{path}")
-            for strip in page.locator("[data-film-strip]").all():
-                strip.locator("input").first.focus()
-                before = strip.locator(".apo-strip-stage").get_attribute("data-index")
-                page.keyboard.press("End" if strip.locator("input").first.input_value() == "0" else "Home")
-                assert strip.locator(".apo-strip-stage").get_attribute("data-index") != before, path.name
             for question in page.locator(".apo-question").all():
                 if question.get_by_role("radio").count():
                     question.get_by_role("radio").first.click()
@@ -256,6 +351,12 @@ def test_every_lesson_s_page_is_alive_small_and_accessible(whole_site, width):
                     question.get_by_role("slider").press("ArrowRight")
                 question.get_by_role("button", name="Commit").click()
                 assert "You said" in question.inner_text(), path.name
+            assert page.locator(".apo-rest[hidden]").count() == 0, path.name
+            for strip in page.locator("[data-film-strip]").all():
+                strip.locator("input").first.focus()
+                before = strip.locator(".apo-strip-stage").get_attribute("data-index")
+                page.keyboard.press("End" if strip.locator("input").first.input_value() == "0" else "Home")
+                assert strip.locator(".apo-strip-stage").get_attribute("data-index") != before, path.name
             assert page.evaluate("document.documentElement.scrollWidth") <= width, path.name
             assert page.outside == [] and page.errors == [], path.name
             found = Axe().run(page).response["violations"]

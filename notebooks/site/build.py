@@ -11,6 +11,7 @@ import base64
 import hashlib
 import html
 import importlib
+import math
 import os
 import pkgutil
 import re
@@ -22,11 +23,13 @@ from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
+from PIL import Image
 from sphinx.cmd.build import build_main
 
 ROOT = Path(__file__).parents[2]
 HERE, NOTEBOOKS = Path(__file__).parent, ROOT / "notebooks"
 PACKAGES = ("apo_edu", "toys", "full")
+WORDS_ARE_IN = "Every word of the lessons, and every number that a run writes, is in the [glossary](glossary.rst)."
 # An address such as https://example.org/apo_edu: links to code and "open in Colab" need one.
 REPOSITORY = os.environ.get("APO_EDU_REPOSITORY", "").rstrip("/")
 
@@ -43,7 +46,7 @@ def run(path: Path, kept: Path) -> nbformat.NotebookNode:
     for file in [*sorted(sources), *sorted(NOTEBOOKS.rglob("*.csv"))]:
         digest.update(file.read_bytes())
     book = nbformat.read(path, as_version=4)
-    digest.update("\0".join(cell.source for cell in book.cells).encode())
+    digest.update("\0".join(f"{cell.metadata.get('tags', '')}{cell.source}" for cell in book.cells).encode())
     file = kept / f"{path.stem}-{digest.hexdigest()[:16]}.ipynb"
     if file.exists():
         return nbformat.read(file, as_version=4)
@@ -81,10 +84,9 @@ def page_of(book: nbformat.NotebookNode, name: str, folder: str, out: Path) -> n
             picture.write_bytes(png)
             about = output.metadata.get("image/png", {})
             alt = about.get("alt") or data.get("text/plain", "")
-            width = f' width="{about["width"]}"' if "width" in about else ""
-            output.data = {
-                "text/html": f'<img src="../_static/lessons/{picture.name}" alt="{html.escape(alt)}"{width}>'
-            }
+            width = about.get("width") or min(Image.open(picture).width, 960)
+            shown = f'<img src="../_static/lessons/{picture.name}" alt="{html.escape(alt)}" width="{width}">'
+            output.data = {"text/html": f'<div class="apo-picture" style="--wide: {width}px">{shown}</div>'}
     links = [f'<a download href="../_static/notebooks/{name}.ipynb">download the notebook</a>']
     if REPOSITORY.startswith("https://github.com/"):
         where = REPOSITORY.removeprefix("https://github.com/")
@@ -178,20 +180,36 @@ def write_api(out: Path) -> None:
     )
 
 
-def write_glossary(out: Path) -> None:
-    from full.report import glossary
+def write_glossary(out: Path, books: Iterable[str]) -> None:
+    """The words of the lessons and the numbers that a run writes, each with a place to link to."""
+    from full.report.glossary import METRICS
+    from toys.glossary import WORDS
 
-    lines = [
-        "# What a run writes",
-        "",
-        "Every number of `metrics.jsonl`: its meaning, unit, range and what is normal.",
-        "",
-    ]
-    lines += ["| metric | meaning | unit | range | normal |", "| --- | --- | --- | --- | --- |"]
-    for name, entry in glossary.METRICS.items():
-        spot = [str(part).replace("|", "\\|") for part in (entry.meaning, entry.unit or "-", entry.normal)]
-        lines.append(f"| `{name}` | {spot[0]} | {spot[1]} | {entry.low} to {entry.high} | {spot[2]} |")
-    (out / "glossary.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    def plain(text: str) -> str:
+        return re.sub(r"([\\*`|_])", r"\\\1", text)
+
+    def bound(end: float | str) -> str:
+        return f"``{end}``" if isinstance(end, str) else f"{end:g}" if math.isfinite(end) else "any"
+
+    files = {name[:2]: name for name in books}
+    told = {
+        name: (plain(word.meaning), f":doc:`Lesson {word.lesson} <lessons/{files[word.lesson]}>`.")
+        for name, word in WORDS.items()
+    }
+    for name, entry in METRICS.items():
+        unit = f", in {plain(entry.unit)}" if entry.unit else ""
+        scope = f"In a run: from {bound(entry.low)} to {bound(entry.high)}{unit}. Normal: {plain(entry.normal)}"
+        told[name] = (plain(entry.meaning), scope)
+    lines = ["Glossary", "========", "", "The words of the lessons, and every number that a run of the trainer writes"]
+    lines += ["(``metrics.jsonl``): its meaning, range, unit and what is normal.", ""]
+    letter = ""
+    for name in sorted(told, key=str.lower):
+        if name[0].upper() != letter:
+            letter = name[0].upper()
+            lines += [letter, "-", "", ".. glossary::", ""]
+        meaning, scope = told[name]
+        lines += [f"   {plain(name)}", f"      {meaning}", "", f"      {scope}", ""]
+    (out / "glossary.rst").write_text("\n".join(lines), encoding="utf-8")
 
 
 def write_index(folder: Path, title: str, words: str, names: list[str], table: str = "") -> None:
@@ -205,6 +223,8 @@ def write_pages(out: Path, books: dict[str, nbformat.NotebookNode]) -> None:
     from toys.course import handout
     from toys.course.catalogue import ASSIGNMENTS, load
     from toys.course.notebook import student_version
+    from toys.experiments import load as load_experiments
+    from toys.experiments.claims import heading
     from toys.strips import divergence_strip
     from toys.widgets.film_strip import page_script, page_style
 
@@ -239,12 +259,19 @@ def write_pages(out: Path, books: dict[str, nbformat.NotebookNode]) -> None:
         sources[NOTEBOOKS / "assignments" / "source" / name / f"{name}.ipynb"] = out / "assignments" / f"{name}.ipynb"
     pages = set(sources.values())
 
+    results = next(file for file in sources if file.name.startswith("12_"))
+
     def settled(text: str, source: Path, target: Path) -> str:
         def redirect(match: re.Match) -> str:
-            found = sources.get((source.parent / match[1]).resolve())
-            return f"]({os.path.relpath(found, target.parent)}{match[2] or ''})" if found else match[0]
+            words, found, anchor = match[1], (source.parent / match[2]).resolve(), match[3] or ""
+            if found.suffix == ".csv" and found.stem in load_experiments():  # its section shows it and links to the file
+                title = heading(found.stem)
+                words, found, anchor = title, results, f"#{title.replace(' ', '-')}"
+            if found not in sources:
+                return match[0]
+            return f"[{words}]({os.path.relpath(sources[found], target.parent)}{anchor})"
 
-        return settle_links(re.sub(r"\]\(([^)#\s]+)(#[^)\s]*)?\)", redirect, text), target, pages)
+        return settle_links(re.sub(r"\[([^\]]+)\]\(([^)#\s]+)(#[^)\s]*)?\)", redirect, text), target, pages)
 
     for folder, group in targets.items():
         (out / folder).mkdir()
@@ -260,6 +287,8 @@ def write_pages(out: Path, books: dict[str, nbformat.NotebookNode]) -> None:
     for file in [NOTEBOOKS / "MAP.md", *documents]:
         target = sources[file]
         text = settled(file.read_text(encoding="utf-8"), file, target)
+        if file.name == "MAP.md":  # the page of the glossary has them, with links
+            text = re.sub(r"(## Words\n\n).*<!-- end of words -->\n", rf"\1{WORDS_ARE_IN}\n", text, flags=re.DOTALL)
         if target.name == "index.md":
             others = "\n".join(sorted(other.stem for other in documents if other.stem != "README"))
             text += f"\n```{{toctree}}\n:hidden:\n\n{others}\n```\n"
@@ -279,7 +308,7 @@ def write_pages(out: Path, books: dict[str, nbformat.NotebookNode]) -> None:
         list(targets["assignments"]),
     )
     write_api(out)
-    write_glossary(out)
+    write_glossary(out, books)
 
 
 def main(words: list[str] | None = None) -> int:

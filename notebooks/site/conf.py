@@ -24,7 +24,6 @@ mathjax_options = {"defer": "defer"}
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_preserve_defaults = True
-maximum_signature_line_length = 100
 highlight_language = "none"  # an indented block is as often a formula as Python
 napoleon_google_docstring = True
 napoleon_custom_sections = [("Fields", "params_style")]
@@ -35,7 +34,8 @@ html_theme = "pydata_sphinx_theme"
 html_title = "apo_edu"
 html_static_path = ["_static"]
 html_css_files = ["strip.css", "site.css"]
-html_js_files = [("questions.js", {"defer": "defer"}), ("strip.js", {"defer": "defer"})]
+html_js_files = [("questions.js", {"defer": "defer"}), ("strip.js", {"defer": "defer"}),
+                 ("reading.js", {"defer": "defer"})]
 html_copy_source = False
 html_show_sourcelink = False
 html_show_search_summary = False  # excerpts are fetched, which a browser refuses from a file
@@ -48,7 +48,7 @@ html_theme_options = {
     "navbar_align": "left",
     "footer_start": ["copyright"],
     "footer_end": [],
-    "secondary_sidebar_items": {"lessons/*": [], "assignments/*": [], "api/*": ["page-toc"], "results/*": ["page-toc"]},
+    "secondary_sidebar_items": {"lessons/*": [], "assignments/*": [], "api/*": ["page-toc"], "results/*": []},
     "pygments_light_style": "a11y-high-contrast-light",
     "pygments_dark_style": "a11y-high-contrast-dark",
 }

@@ -1,18 +1,22 @@
 // A lesson's predictions without a kernel: choose, commit, compare. Answers stay in this browser, and can be saved to a file.
 
-const KEPT = "apo_edu.predictions";
+// What follows a question in its section tells the answer: it is folded until one commits, or skips.
 
-function kept() {
+const KEPT = "apo_edu.predictions";
+const PICTURE = "img, .apo-picture";
+const SKIPPED = "apo_edu.skipped"; // names of questions whose answers the reader wanted to see without a prediction
+
+function kept(where = KEPT) {
   try {
-    return JSON.parse(localStorage.getItem(KEPT)) ?? [];
+    return JSON.parse(localStorage.getItem(where)) ?? [];
   } catch {
     return []; // no storage here, or not ours: ask again each time
   }
 }
 
-function keep(rows) {
+function keep(rows, where = KEPT) {
   try {
-    localStorage.setItem(KEPT, JSON.stringify(rows));
+    localStorage.setItem(where, JSON.stringify(rows));
   } catch {
     // The prediction counts on this page; it is not kept.
   }
@@ -95,10 +99,11 @@ function enliven(question, number) {
     button.hidden = true;
     again.hidden = false;
     answers.hidden = false;
+    question.dispatchEvent(new Event("apo-asked"));
   }
 
   function ask() {
-    const picture = [...verdict.children].filter((part) => part.matches("img, details") || part.nextElementSibling?.matches("img"));
+    const picture = [...verdict.children].filter((part) => part.matches(`${PICTURE}, details`) || part.nextElementSibling?.matches(PICTURE));
     answers.append(...picture);
     verdict.replaceChildren();
     delete verdict.dataset.right;
@@ -107,6 +112,7 @@ function enliven(question, number) {
     again.hidden = true;
     answers.hidden = true;
     answers.open = false;
+    question.dispatchEvent(new Event("apo-asked"));
   }
 
   button.addEventListener("click", () => {
@@ -133,6 +139,62 @@ function enliven(question, number) {
   }
 }
 
+const gates = [];
+const skipped = new Set(kept(SKIPPED));
+
+// Questions that follow one another share a gate: all of them are asked before what comes next. Where a section ends with
+// its questions, a cell of the next one that is tagged "answers" is folded with what follows it.
+function guard(questions) {
+  const last = questions.at(-1).closest(".cell");
+  const next = last?.nextElementSibling ?? last?.closest("section").nextElementSibling?.querySelector(":scope > .tag_answers");
+  if (!next) return;
+  const rest = element("div", { class: "apo-rest", id: `apo-rest-${gates.length}` });
+  const gate = element("div", { class: "apo-gate", role: "group", "aria-label": "What follows" });
+  const words = element("p");
+  const toggle = element("button", { type: "button", class: "apo-commit", "aria-controls": rest.id });
+  const all = element("button", { type: "button", class: "apo-commit" }, "Skip all on this page");
+  gate.append(words, toggle, " ", all);
+  next.before(gate, rest);
+  while (rest.nextSibling) rest.append(rest.nextSibling);
+
+  function renew() {
+    const answered = questions.filter((question) => question.querySelector(".apo-verdict").dataset.right);
+    const open = questions.every((question) => answered.includes(question) || skipped.has(question.dataset.name));
+    gate.hidden = answered.length === questions.length;
+    words.textContent = open
+      ? "You skipped the prediction."
+      : questions.length > 1 ? "What follows tells the answers: commit to yours first." : "What follows tells the answer: commit to yours first.";
+    toggle.textContent = open ? "Fold what follows" : "Skip, and read on";
+    toggle.setAttribute("aria-expanded", String(open));
+    all.hidden = open || gates.length < 2;
+    if (open) rest.removeAttribute("hidden");
+    else rest.setAttribute("hidden", "until-found"); // a search in the page, or a link into it, opens it
+  }
+
+  function skip(yes) {
+    for (const question of questions) skipped[yes ? "add" : "delete"](question.dataset.name);
+    keep([...skipped], SKIPPED);
+    renew();
+  }
+
+  toggle.addEventListener("click", () => skip(toggle.getAttribute("aria-expanded") === "false"));
+  all.addEventListener("click", () => {
+    for (const other of gates) other.skip(true);
+    toggle.focus();
+  });
+  rest.addEventListener("beforematch", () => skip(true));
+  for (const question of questions) question.addEventListener("apo-asked", renew);
+  gates.push({ rest, renew, skip });
+}
+
+// A link into what is folded opens it.
+function unfold() {
+  const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  const around = gates.filter(({ rest }) => rest.hasAttribute("hidden") && rest.contains(target));
+  for (const { skip } of around) skip(true);
+  if (around.length) target.scrollIntoView();
+}
+
 function count() {
   const place = document.querySelector(".apo-kept");
   if (!place) return;
@@ -143,6 +205,7 @@ function count() {
   forget.addEventListener("click", () => {
     if (!confirm("Forget your predictions in all lessons?")) return;
     keep([]);
+    keep([], SKIPPED);
     location.reload();
   });
   const predictions = rows.length === 1 ? "1 prediction is" : `${rows.length} predictions are`;
@@ -156,7 +219,25 @@ for (const arrow of document.querySelectorAll("summary:has(> .toctree-toggle)"))
   arrow.setAttribute("aria-label", `Pages under ${above}`.trim());
 }
 
-document.querySelectorAll(".apo-question").forEach(enliven);
+const questions = [...document.querySelectorAll(".apo-question")];
+questions.forEach(enliven);
+let together = [];
+for (const question of questions) {
+  together.push(question);
+  if (!question.closest(".cell")?.nextElementSibling?.querySelector(".apo-question")) {
+    guard(together);
+    together = [];
+  }
+}
+for (const { renew } of gates) renew();
+unfold();
+addEventListener("hashchange", unfold);
+// Paper cannot be unfolded.
+addEventListener("beforeprint", () => {
+  const closed = [...document.querySelectorAll("article details:not([open])")];
+  for (const details of closed) details.open = true;
+  addEventListener("afterprint", () => closed.forEach((details) => (details.open = false)), { once: true });
+});
 if (document.querySelector(".apo-question")) {
   document.querySelector("article")?.append(element("p", { class: "apo-kept" }));
   count();
