@@ -4,9 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from toys import bugs
 from toys.bandits import run
+from toys.course.lessons import load
 from toys.questions.lesson_09 import QUESTIONS
 
 DATA = Path(__file__).parents[1] / "notebooks" / "data"
@@ -71,11 +73,24 @@ def test_a_guess_is_told_what_it_would_show_and_the_right_one_what_it_shows():
             assert (bugs.BUGS[name].symptom in said) == (name == fault)
 
 
-def test_run_f_is_cut_and_looks_healthy():
-    def read(name):
-        rows = [json.loads(line) for line in (DATA / name / "metrics.jsonl").read_text().splitlines()]
-        return rows, json.loads((DATA / name / "summary.json").read_text())["eval_after"]
+def test_the_detectors_that_the_lesson_asks_for_find_what_its_exercises_say(suspects, healthy):
+    exercises = load("09")
+    frozen, stale_starts = (exercises[f"09.{name}"].solution for name in ("frozen", "stale_starts"))
+    blamed = {name: float(frozen(h.confidence, h.entropy).double().mean()) for name, h in suspects.items()}
+    assert {name for name in bugs.LAB if blamed[name] > 0} == {"frozen_alpha"} and blamed["frozen_alpha"] == 1.0
+    assert not bool(frozen(healthy.confidence, healthy.entropy).any())
+    for name in ("run-08", "run-09"):
+        rows, _ = read(name)
+        kl, batch = (torch.tensor([row[key] for row in rows]) for key in ("kl_old", "batch"))
+        assert len(batch.unique()) == 75 and stale_starts(kl, batch) == 0.0
 
+
+def read(name):
+    rows = [json.loads(line) for line in (DATA / name / "metrics.jsonl").read_text().splitlines()]
+    return rows, json.loads((DATA / name / "summary.json").read_text())["eval_after"]
+
+
+def test_run_f_is_cut_and_looks_healthy():
     (cut, after), (rows, other) = read("run-09"), read("run-08")
 
     def late(part, key):

@@ -7,6 +7,7 @@ import torch
 from apo_edu import GroupBatch, objectives
 from apo_edu.objectives import coefficients
 from toys import estimators
+from toys.worked_example import objective_pushes
 
 
 def test_the_table_of_objectives_by_hand():
@@ -26,10 +27,12 @@ def test_the_table_of_objectives_by_hand():
     }
     options = {"alpha": 0.6, "tau_anc": 0.5, "beta_r": 0.3, "max_completion_tokens": 4, "advantage_scale": "none"}
     assert set(want) == set(objectives.OBJECTIVES)  # a new objective gets a row in the lesson's table
+    table = objective_pushes((4, 1, 2), alpha=0.6, beta_r=0.3)
     for name, record in objectives.OBJECTIVES.items():
         keywords = record.bind(options) | ({"alpha": 0.6} if record.reads_alpha else {})
         push = -coefficients(record.function, batch, **keywords)[0].sum(-1)[0]
         assert push.tolist() == pytest.approx(want[name], abs=1e-9), name
+        assert list(table[name][1:]) == pytest.approx(want[name], abs=1e-9), name
 
 
 def test_what_is_noise_and_what_is_bias_in_the_three_estimators():
@@ -40,3 +43,16 @@ def test_what_is_noise_and_what_is_bias_in_the_three_estimators():
     assert max(times["uncentred"], times["centred"]) < 1.5 and times["clipped"] > 100
     assert study.bias["uncentred"].max() > study.bias["clipped"].max()  # and yet it is the unbiased one
     assert study.ess[0] > 15.9 and study.ess[-1] == pytest.approx(5.2, abs=0.1)
+
+
+def test_against_grpo_by_hand():
+    # Rewards 1, 1/2, 0 at the anchor: GRPO pushes along (1, 0, -1), APO along (1, 0, -1), (5, -1, -4), (3, -1, -2).
+    batch = GroupBatch.bandit(
+        torch.zeros(1, 3, dtype=torch.float64), torch.tensor([[1.0, 0.5, 0.0]], dtype=torch.float64)
+    )
+    found = estimators.against_grpo(batch, [0.0, 0.5, 1.0], tau_anc=0.5, beta_r=0.5 / np.log(4))
+    assert found.cosine.tolist() == pytest.approx([1, 9 / np.sqrt(2 * 42), 5 / np.sqrt(2 * 14)], abs=1e-12)
+    k = 4 / (9 * np.sqrt(7))
+    assert found.length.tolist() == pytest.approx(
+        [2 / 3 * np.log(4) * np.sqrt(2), k * np.sqrt(42), 2 / 7 * np.sqrt(14)]
+    )

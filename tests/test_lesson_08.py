@@ -7,6 +7,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from toys.course.lessons import load
 from toys.questions.lesson_08 import QUESTIONS
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
@@ -62,3 +63,12 @@ def test_a_committed_run_names_no_path_of_the_machine_it_ran_on(name):
         assert path.suffix == ".png" or not any(
             line.lstrip().startswith("output_dir: /") for line in path.read_text().splitlines()
         )
+
+
+def test_what_the_exercise_says_of_the_first_step():
+    config = (NOTEBOOKS / "data" / "run-08" / "config.yaml").read_text()
+    assert "group_size: 8\n" in config and "mini_batch_prompts: 32\n" in config  # 256 completions a step
+    row = APO[0][0]
+    independent = (row["reward_mean"] * (1 - row["reward_mean"]) / 256) ** 0.5
+    said = load("08")["08.standard_error"].after
+    assert f"it is {row['reward_se']:.3f}" in said and f"claim {independent:.3f}." in said

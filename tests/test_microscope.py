@@ -34,6 +34,16 @@ def test_the_push_is_the_gradient_with_respect_to_the_token_s_logit():
         assert weights.sum().item() == pytest.approx(0.0, abs=1e-9) and weights.abs().max() > 0.01
 
 
+def test_the_coefficient_shown_is_that_of_every_token():
+    """Also of completions that fill the whole width: two of them in SmolLM2's group, all in the tiny model's."""
+    for name in ("tiny", "smollm2"):
+        group = microscope.load(DATA / f"{name}.jsonl")[0]
+        coef, _, _ = objectives.coefficients(objectives.apo, group.batch(), **KNOBS)
+        found = microscope.anatomy(group, **KNOBS).coef
+        torch.testing.assert_close(found[:, None] * group.mask, coef[0], rtol=1e-9, atol=1e-15)
+        assert bool(group.mask.all(-1).any()) and bool(group.mask.all()) == (name == "tiny")
+
+
 def test_what_the_lesson_says_of_its_groups():
     groups = microscope.load(DATA / "tiny.jsonl")
     group = next(group for group in groups if group.problem == "Compute $44+89$.")

@@ -163,6 +163,35 @@ def test_a_lesson_defines_no_mathematics(name):
                 assert "'log_softmax'" not in inner, "a loss belongs in apo_edu"
 
 
+AXES = {
+    "subplots",
+    "plot",
+    "semilogy",
+    "bar",
+    "barh",
+    "imshow",
+    "errorbar",
+    "fill_between",
+    "axhline",
+    "axvline",
+    "legend",
+}
+AXES |= {"set_title", "suptitle", "set_xlabel", "set_ylabel", "set_xticks", "set_visible", "set_data", "colorbar"}
+
+
+@pytest.mark.parametrize("name", [name for name in BOOKS if name[:2] >= "05"])
+def test_from_lesson_05_on_no_cell_draws(name):
+    """Cells compute and name a picture; how it is drawn stands in toys/pictures, toys/risk, toys/stale, toys/microscope.py."""
+    for cell in code(BOOKS[name])[1:]:
+        for node in ast.walk(ast.parse(cell.source)):
+            if isinstance(node, ast.FunctionDef):
+                assert node.name not in ("setup", "update", "describe")
+                assert not {arg.arg for arg in node.args.args} & {"committed", "said", "picture", "artists"}
+            if isinstance(node, ast.Attribute):
+                assert node.attr not in AXES, node.attr
+                assert ast.unparse(node) != "plotting.figure"
+
+
 @each_lesson
 def test_self_tests_have_three_explained_answers(name):
     assert any(f'self_test("{name[:2]}")' in cell.source for cell in BOOKS[name].cells)

@@ -1,14 +1,16 @@
 """The worked example on paper and by the library, and the mathematics of lessons 01 to 04 around it."""
 
 import math
+import re
 from fractions import Fraction
 from pathlib import Path
 
+import nbformat
 import pytest
 import torch
 
 from apo_edu import alpha_divergence, boltzmann_log_target, forward_kl, group_advantages, reverse_kl
-from toys import flows, mixtures
+from toys import bugs, flows, microscope, mixtures, risk, stale
 from toys.anchoring import curvatures, fisher_information
 from toys.baselines import gradient_moments
 from toys.experiments.convergence import CERTIFICATE_P, CERTIFICATE_Q, lyapunov
@@ -19,7 +21,11 @@ from toys.worked_example import (
     TAU_ANC,
     by_hand,
     grpo_coefficients,
+    guarded,
+    lines,
+    objective_pushes,
     regularised_reward,
+    road,
     table,
     worked_example,
 )
@@ -226,3 +232,154 @@ def test_lesson_03_quotes_the_tables_of_the_experiments():
     cases = [row.mean for row in convergence if row.metric == "cases"]
     rising = [row.mean for row in convergence if row.metric == "cases in which V rises"]
     assert f"{sum(cases):,.0f} random cases" in text and sum(rising) == 0
+
+
+# The example in later lessons.
+
+NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
+
+
+def printed(lesson):
+    """What the cells of a saved lesson print, as one text."""
+    (path,) = NOTEBOOKS.glob(f"{lesson}_*.ipynb")
+    cells = nbformat.read(path, as_version=4).cells
+    return "\n".join(o.text for cell in cells for o in cell.get("outputs", []) if o.output_type == "stream")
+
+
+def test_lines_are_columns_under_their_heads():
+    said = lines(("best", "a long head"), {"x": (1 / 3, -1e-17), "longer": torch.tensor([2.0, -0.25])}).splitlines()
+    assert said == [
+        "           best  a long head",
+        "x         0.333        0.000",
+        "longer    2.000       -0.250",
+    ]  # fmt: skip
+
+
+def test_lesson_05_four_readings_of_the_confidence_and_the_alpha_of_the_guard():
+    opened = math.tanh(0.1 / 0.1)
+    logps = torch.tensor([-3.0, -9.0, -1.0], dtype=torch.float64).log_softmax(-1)
+    entropies = {
+        "candidates": float(-(logps.exp() * logps).sum()),
+        "answers": math.log(3),  # three different ones
+        "anchored": math.log(3),  # uniform
+        "target": math.log(21) - (16 * math.log(16) + 4 * math.log(4)) / 21,
+    }
+    for source, entropy in entropies.items():
+        confidence, alpha = guarded(source)
+        want = 1 - entropy / math.log(3)
+        assert confidence == pytest.approx(want, abs=1e-9)
+        assert alpha == pytest.approx(0.9 - 0.55 * want * opened, abs=1e-9)
+        assert guarded(source, gain=0.0)[1] == guarded(source, gain=-0.1)[1] == 0.9
+        assert f"{source:10}  {confidence:10.3f}  {alpha:7.3f}" in printed("05")
+    assert f"{opened:.2f}" == "0.76"
+
+
+def test_lesson_06_the_roads_differ_and_the_end_is_the_entropy_of_q():
+    alphas, steps = [0.0, 0.5, 1.0], (0, 1, 10, 600)
+    entropy = road(alphas, steps)
+    assert entropy[:, 0].tolist() == pytest.approx([1.0] * 3)
+    after_one = torch.tensor([h.push for h in by_hand()], dtype=torch.float64)
+    for row, hand, push in zip(entropy, by_hand(), after_one, strict=True):
+        step = 0.2 * TAU_ANC * -torch.tensor(hand.coefficients, dtype=torch.float64)  # along dD/du = tau_anc dD/dl
+        assert torch.cosine_similarity(step, push, dim=0) == pytest.approx(1)
+        p = step.softmax(-1)
+        assert row[1] == pytest.approx(float(-(p * p.log()).sum()) / math.log(3), abs=1e-12)
+    assert (entropy[:, 2].diff() > 0).all()  # alpha = 0 is ahead after ten steps
+    ends = (math.log(21) - (16 * math.log(16) + 4 * math.log(4)) / 21) / math.log(3)
+    assert entropy[:, 3].tolist() == pytest.approx([ends] * 3, abs=5e-5)  # 600 steps are not all
+    for alpha, row in zip(alphas, road(alphas, (1, 10, 100, 600)).tolist(), strict=True):
+        numbers = [*(-worked_example(alpha).coefficients).tolist(), *row]
+        assert numbers_said(numbers) in re.sub(r" +", " ", printed("06"))
+
+
+def numbers_said(numbers):
+    return " ".join(f"{round(number, 3) + 0.0:.3f}" for number in numbers)
+
+
+def test_lesson_07_the_six_objectives_on_it():
+    third, scaled, k = 1 / 3, 0.5 / 0.5001, 4 / (9 * math.sqrt(7))
+    want = {
+        "apo": (4 * (1 - math.sqrt(7) / 3), 5 * k, -k, -4 * k),
+        "adpo": (math.log(3), 6 / 7, -2 / 7, -4 / 7),
+        "grpo": (0.0, third * scaled, 0.0, -third * scaled),
+        "dr_grpo": (-0.5 * third * (4 - 2) / 4, 0.5 * third, 0.0, -0.5 * third * 2 / 4),
+        "dapo": (-scaled * (4 - 2) / 7, 4 / 7 * scaled, 0.0, -2 / 7 * scaled),
+        "gspo": (0.0, third * scaled, 0.0, -third * scaled),
+    }
+    found = objective_pushes((4, 1, 2), alpha=0.5)
+    assert set(want) == set(found)
+    for name, numbers in want.items():
+        assert found[name] == pytest.approx(numbers, abs=1e-9), name
+        assert f"\n{name} " in printed("07") and numbers_said(numbers) in re.sub(r" +", " ", printed("07"))
+
+
+def test_lesson_09_what_a_fault_does_to_it():
+    found = bugs.worked_example_pushes(alphas=(1.0, 0.5))
+    k, half = 4 / (9 * math.sqrt(7)), torch.tensor([4.0, 2.0, 1.0], dtype=torch.float64)
+    p, w = half / 7, half / 3  # half way: p = (4, 2, 1)/7, w = q/p = (4, 2, 1)/3
+    z = 2 * (w.sqrt() - 1)
+    stale = (p * (z - (p * z).sum()) / TAU_ANC).tolist()
+    healthy = [6 / 7, -2 / 7, -4 / 7, 5 * k, -k, -4 * k]
+    want = {
+        "healthy": healthy,
+        "q and p swapped": [2 / 3 * math.log(4), 0, -2 / 3 * math.log(4), 5 * k, -k, -4 * k],  # at 1 what 0 does
+        "wrong sign": [-4 / 7, -2 / 7, 6 / 7, -4 * k, -k, 5 * k],
+        "tau_anc multiplies": [number * TAU_ANC**2 for number in healthy],
+        "stale anchor, second batch": [8 / 21, -4 / 21, -4 / 21, *stale],
+    }
+    assert list(found) == list(want)
+    for name, numbers in want.items():
+        assert found[name] == pytest.approx(numbers, abs=1e-12), name
+        assert f"{name} {numbers_said(numbers)}" in re.sub(r" +", " ", printed("09"))
+
+
+def test_lesson_10_the_middle_completion_is_the_sure_arm():
+    alphas = [-1.0, -0.5, 0.0, 0.5, 1.0]
+    pushes = [(2, 1, -3), (4, 1, -5), (1, 0, -1), (5, -1, -4), (3, -1, -2)]
+    for (alpha, row), push in zip(risk.worked_example_attitudes(alphas).items(), pushes, strict=True):
+        kappa = 2 * alpha * math.log(4)
+        even_chance = math.log((math.exp(kappa) + 1) / 2) / kappa if kappa else 0.5
+        assert row == pytest.approx([kappa, even_chance, *(number / max(map(abs, push)) for number in push)], abs=1e-9)
+        assert (row[3] < -1e-9) == (even_chance > 0.5) and (row[3] > 1e-9) == (even_chance < 0.5)
+        if kappa:  # the lesson's formula, by its ratio to the best's, (x^2 - (x^2 + x + 1)/3)/kappa
+            x = math.exp(kappa / 2)
+            assert row[3] / row[2] == pytest.approx(-((x - 1) ** 2) / (2 * x * x - x - 1))
+        assert f"alpha = {alpha:g} {numbers_said(row)}" in re.sub(r" +", " ", printed("10"))
+
+
+def test_lesson_11_clip_and_anchor_after_one_stale_update():
+    k = 4 / (9 * math.sqrt(7))
+    moved = [0.3 * number * k for number in (5, -1, -4)]
+    ratios, found = stale.worked_example_pushes(alpha=0.5)
+    assert ratios == pytest.approx([math.exp(number) for number in moved], rel=1e-12)
+    p = torch.tensor(moved, dtype=torch.float64).div(TAU_ANC).softmax(-1)
+    z = 2 * ((torch.tensor([16.0, 4.0, 1.0], dtype=torch.float64) / 21 / p).sqrt() - 1)
+    anchored = (p * (z - (p * z).sum()) / TAU_ANC).tolist()
+    corrected = [push * ratio for push, ratio in zip(anchored, ratios, strict=True)]
+    third = 1 / 3 * 0.5 / 0.5001
+    want = {
+        "APO": anchored,
+        "APO, ratio": corrected,
+        "APO, clip": [0.0, *corrected[1:]],  # 1.29 is beyond 1.2; 0.95 and 0.82 are within
+        "GRPO": [0.0, 0.0, -third * ratios[2]],
+        "GRPO without its clip": [third * ratios[0], 0.0, -third * ratios[2]],
+    }
+    assert list(found) == list(want)
+    for name, then in want.items():
+        first = [5 * k, -k, -4 * k] if name.startswith("APO") else [third, 0.0, -third]
+        assert found[name] == pytest.approx([*first, *then], abs=1e-9), name
+        assert f"{name} {numbers_said([*first, *then])}" in re.sub(r" +", " ", printed("11"))
+    assert f"{ratios[0]:.2f} {ratios[2]:.2f}" == "1.29 0.82" and 0.3 < 1 - anchored[0] / (5 * k) < 0.4  # "by a third"
+
+
+def test_lesson_13_the_microscope_has_its_columns():
+    group = microscope.worked_example_group()
+    found = microscope.anatomy(group, alpha=0.5, beta_r=BETA_R, tau_anc=TAU_ANC)
+    k = 4 / (9 * math.sqrt(7))
+    assert found.q.tolist() == pytest.approx([16 / 21, 4 / 21, 1 / 21]) and found.p.tolist() == pytest.approx(
+        [1 / 3] * 3
+    )
+    assert found.coef.tolist() == pytest.approx([-5 * k, k, 4 * k], rel=1e-12)
+    pi = [math.exp(-3), math.exp(-9), math.exp(-1)]
+    assert found.push[:, 0].tolist() == pytest.approx([5 * k * (1 - pi[0]), -k * (1 - pi[1]), -4 * k * (1 - pi[2])])
+    assert microscope.table(group, found) in printed("13")

@@ -3,6 +3,7 @@
 Nothing here is a second implementation of the method: a fault calls the core with something wrong.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,6 +15,7 @@ from apo_edu import GroupBatch, GuardedAlpha, alpha_divergence, objectives
 from apo_edu.objectives import group_distributions
 
 from .bandits import Bandit, History, Loop, equal_arms, run
+from .worked_example import BETA_R, TAU_ANC, group_batch
 
 
 def swapped(batch: GroupBatch, *, alpha: float | Tensor, **options: Any) -> tuple[Tensor, objectives.Stats]:
@@ -195,3 +197,27 @@ def in_words(history: History, other: History, panels: Sequence[str]) -> str:
 def reveal(key: dict[str, str]) -> str:
     """What was planted in each run and what gives it away, one line a run."""
     return "\n".join(f"{letter}: {BUGS[name].what}. {BUGS[name].symptom}" for letter, name in sorted(key.items()))
+
+
+def worked_example_pushes(alphas: Sequence[float] = (1.0, 0.5)) -> dict[str, list[float]]:
+    """The lab's faults of the objective and of the anchor on the worked example: {which: three pushes for each alpha}.
+
+    At the first update; for a stale anchor at the next batch's first, where the policy has moved half way to q in its logits
+    and a renewed anchor would have moved with it.
+    """
+    faults: dict[str, tuple[Any, tuple[float, float, float]]] = {
+        "healthy": (objectives.apo, (0.0, 0.0, 0.0)),
+        "q and p swapped": (swapped, (0.0, 0.0, 0.0)),
+        "wrong sign": (sign_error, (0.0, 0.0, 0.0)),
+        "tau_anc multiplies": (inverted_tau, (0.0, 0.0, 0.0)),
+        "stale anchor, second batch": (objectives.apo, (TAU_ANC * math.log(2), 0.0, -TAU_ANC * math.log(2))),
+    }
+    found = {}
+    for name, (objective, moved) in faults.items():
+        pushes: list[float] = []
+        for alpha in alphas:
+            options: dict[str, Any] = {"alpha": alpha, "tau_anc": TAU_ANC, "beta_r": BETA_R}
+            coef, _, _ = objectives.coefficients(objective, group_batch(moved), **options)
+            pushes += (-coef[0, :, 0]).tolist()
+        found[name] = pushes
+    return found

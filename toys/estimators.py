@@ -131,6 +131,30 @@ def prompt_weights(
     return weights
 
 
+@dataclass(frozen=True)
+class AgainstGrpo:
+    """APO's gradient on one batch beside GRPO's; each field [alphas].
+
+    cosine: of the angle between the two.
+    length: norm of APO's, 1 / nat.
+    """
+
+    alphas: Tensor
+    cosine: Tensor
+    length: Tensor
+
+
+def against_grpo(batch: GroupBatch, alphas: Sequence[float] | Tensor, *, tau_anc: float, beta_r: float) -> AgainstGrpo:
+    """Which way alpha turns a gradient in the log-probabilities, and how long it makes it; from `coefficients`."""
+    orders = torch.as_tensor(alphas, dtype=torch.float64)
+    grpo = objectives.coefficients(objectives.grpo, batch)[0].flatten()
+    options: dict[str, Any] = {"tau_anc": tau_anc, "beta_r": beta_r}
+    rows = torch.stack(
+        [objectives.coefficients(objectives.apo, batch, alpha=a, **options)[0].flatten() for a in orders.tolist()]
+    )
+    return AgainstGrpo(orders, torch.cosine_similarity(rows, grpo[None], dim=-1), rows.norm(dim=-1))
+
+
 def _sampled_arms(log_p: Tensor, num_samples: int, num_resamples: int, seed: int) -> Tensor:
     """[num_resamples, num_samples] arms drawn from p."""
     generator = torch.Generator().manual_seed(seed)

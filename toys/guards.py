@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from apo_edu import EssAlpha, FixedAlpha, GuardedAlpha
+from apo_edu import EssAlpha, FixedAlpha, GuardedAlpha, Signals
 
 from .bandits import Bandit, History, Loop, equal_arms, run, run_all
 
@@ -54,6 +54,19 @@ def guard_noise_study(
         torch.as_tensor(snrs, dtype=torch.float64),
         stacked["alpha"], stacked["improvement"], stacked["expected_reward"], stacked["good_arms"],
     )  # fmt: skip
+
+
+def mean_gate(noise_guard: float, *, noise: float = 0.07, steps: int = 4000) -> float:
+    """Mean improvement gate of the guard where nothing improves: the reward is noise of this standard deviation alone.
+
+    noise_guard: the guard's margin, in standard errors.
+    """
+    rewards = noise * torch.randn(steps, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    schedule, gates = GuardedAlpha(noise_guard=noise_guard), []
+    for reward in rewards.tolist():
+        schedule.update(Signals(reward, noise, 1.0))
+        gates.append(float(schedule.improvement))
+    return sum(gates) / steps
 
 
 def confident_but_wrong(*, seeds: int = 20, num_steps: int = 300, head_start: float = 5.0) -> dict[str, History]:

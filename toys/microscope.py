@@ -21,6 +21,7 @@ from apo_edu import GroupBatch, objectives, palette
 from apo_edu.objectives import group_distributions
 
 from .widgets import FilmStrip, LiveCanvas
+from .worked_example import group_batch
 
 PUSHES = LinearSegmentedColormap.from_list("pushes", [palette.VERMILION, "#ffffff", palette.BLUE])
 
@@ -96,6 +97,14 @@ def load(path: Path) -> list[Group]:
     return groups
 
 
+def worked_example_group() -> Group:
+    """The course's three completions as a group of the microscope, one token each."""
+    batch = group_batch()
+    logps = batch.logps[0]
+    tokens = (("best",), ("middle",), ("worst",))
+    return Group("The worked example", "best", 0, 0, tokens, logps, logps, batch.mask[0].bool(), batch.rewards[0])
+
+
 def anatomy(group: Group, *, alpha: float, beta_r: float, tau_anc: float, later: bool = False) -> Anatomy:
     """q, p, coefficients and pushes of a group, from `objectives.coefficients` of apo.
 
@@ -106,7 +115,8 @@ def anatomy(group: Group, *, alpha: float, beta_r: float, tau_anc: float, later:
     log_q, log_p = group_distributions(batch, **options)
     coef, _, _ = objectives.coefficients(objectives.apo, batch, alpha=alpha, **options)
     push = -coef[0] * (1 - batch.logps[0].exp()) * group.mask
-    return Anatomy(log_q.exp()[0], log_p.exp()[0], coef[0].amin(-1) + coef[0].amax(-1), push)
+    one_a_token = coef[0].sum(-1) / group.mask.sum(-1).clamp(min=1)  # equal over a completion's tokens
+    return Anatomy(log_q.exp()[0], log_p.exp()[0], one_a_token, push)
 
 
 def told(group: Group, found: Anatomy) -> str:

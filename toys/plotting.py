@@ -292,6 +292,14 @@ def bandit_series(ax: Axes, histories: Mapping[Any, Any], series: str = "expecte
     return ax
 
 
+def bandit_panels(histories: Mapping[Any, Any], series: Sequence[str], *, size: tuple[float, float]) -> Figure:
+    """`bandit_series` of several series, one panel each, in a row."""
+    made, axes = figure(1, len(series), size=size)
+    for ax, name in zip(axes, series, strict=True):
+        bandit_series(ax, histories, name)
+    return made
+
+
 def against_alpha(ax: Axes, histories: Mapping[float, Any], series: str = "expected_reward") -> Axes:
     """The last value of one series against alpha, median and quartiles: {alpha: History}."""
     alphas = sorted(histories)

@@ -4,10 +4,12 @@
 
 beta_r is chosen so that half a point of reward makes a completion four times as wanted: q = (16, 4, 1)/21, and square roots
 come out even. `by_hand` has the numbers as they come out on paper, at the anchor; `worked_example` has them from the library,
-anywhere. Lesson 03 opens with it, and later lessons come back to it.
+anywhere. Lesson 03 opens with it. Lessons 04 to 07 come back to it with the functions here, 09, 10, 11 and 13 with those called
+`worked_example_...` in `toys.bugs`, `toys.risk`, `toys.stale` and `toys.microscope`.
 """
 
 import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,18 +17,25 @@ from torch import Tensor
 
 from apo_edu import (
     GroupBatch,
+    GuardedAlpha,
+    Signals,
     alpha_divergence,
     anchored_logits,
     boltzmann_log_target,
     box_cox,
     group_advantages,
+    group_signals,
+    normalized_entropy,
     objectives,
     reverse_kl,
 )
 
+from .flows import population_flow
+
 REWARDS = torch.tensor([1.0, 0.5, 0.0], dtype=torch.float64)
 BETA_R = 0.5 / math.log(4.0)  # 0.361 in the unit of the reward: e^(0.5 / BETA_R) = 4
 TAU_ANC = 0.5
+OLD_LOGPS = torch.tensor([-3.0, -9.0, -1.0], dtype=torch.float64)  # any numbers: the anchor cancels them
 
 
 @dataclass(frozen=True)
@@ -50,12 +59,14 @@ class WorkedExample:
     coefficients: Tensor
 
 
+def group_batch(moved: Sequence[float] | Tensor = (0.0, 0.0, 0.0)) -> GroupBatch:
+    """The three completions as the batch of one prompt, one token each; `moved` as in `worked_example`."""
+    logps = OLD_LOGPS + torch.as_tensor(moved, dtype=torch.float64)
+    return GroupBatch.bandit(logps[None], REWARDS[None], old_logps=OLD_LOGPS[None])
+
+
 def worked_example(
-    alpha: float,
-    *,
-    moved: tuple[float, float, float] = (0.0, 0.0, 0.0),
-    beta_r: float = BETA_R,
-    tau_anc: float = TAU_ANC,
+    alpha: float, *, moved: Sequence[float] | Tensor = (0.0, 0.0, 0.0), beta_r: float = BETA_R, tau_anc: float = TAU_ANC
 ) -> WorkedExample:
     """The example by the library's own functions.
 
@@ -64,15 +75,11 @@ def worked_example(
         moved: by how many nats each log-probability has changed since the group was sampled; nothing is on policy.
         beta_r, tau_anc: temperatures of target and anchor.
     """
-    old = torch.tensor([-3.0, -9.0, -1.0], dtype=torch.float64)  # any numbers: the anchor cancels them
-    logps = old + torch.tensor(moved, dtype=torch.float64)
+    batch = group_batch(moved)
     advantages = group_advantages(REWARDS, scale="none")
     log_q = boltzmann_log_target(advantages, beta_r)
-    u = anchored_logits(logps, old, tau_anc)
+    u = anchored_logits(batch.logps[0, :, 0], OLD_LOGPS, tau_anc)
     log_p = u.log_softmax(-1)
-    batch = GroupBatch(
-        logps[None, :, None], old[None, :, None], torch.ones(1, 3, 1, dtype=torch.float64), REWARDS[None]
-    )
     coefficients, _, _ = objectives.coefficients(objectives.apo, batch, alpha=alpha, tau_anc=tau_anc, beta_r=beta_r)
     return WorkedExample(
         alpha=alpha,
@@ -128,6 +135,46 @@ def grpo_coefficients() -> Tensor:
     return objectives.coefficients(objectives.grpo, batch)[0][0, :, 0]
 
 
+def guarded(confidence_from: str, *, gain: float = 0.1) -> tuple[float, float]:
+    """The group's confidence by one reading, and the guard's alpha where the reward is `gain` above its moving average.
+
+    confidence_from: as for `group_signals`; the three answers differ. "tokens" cannot be read here: it needs a vocabulary.
+    """
+    signals = group_signals(
+        group_batch(), tau_anc=TAU_ANC, beta_r=BETA_R, confidence_from=confidence_from, answers=torch.arange(3)[None]
+    )
+    schedule = GuardedAlpha()
+    schedule.update(Signals(signals.reward - gain, 0.0, signals.confidence))  # the average starts at the first reward
+    return float(signals.confidence), float(schedule.update(signals))
+
+
+def road(alphas: Sequence[float], steps: Sequence[int], *, lr: float = 0.2) -> Tensor:
+    """Exact descent of D_alpha from the anchor to the group's q, [alphas, steps]: normalised entropy after so many steps."""
+    log_q = worked_example(0.0).q.log()
+    start = torch.zeros(1, 3, dtype=torch.float64)
+    path = population_flow(log_q, start, alphas, lr=lr, num_steps=max(steps))[list(steps), :, 0]
+    return normalized_entropy(path.log()).T
+
+
+def objective_pushes(
+    lengths: Sequence[int] = (4, 1, 2), *, alpha: float = 0.5, beta_r: float = BETA_R, tau_anc: float = TAU_ANC
+) -> dict[str, tuple[float, ...]]:
+    """The first update of each objective on completions of these lengths, in tokens: {objective: (loss, three pushes)}.
+
+    A push is minus the coefficients of all of a completion's tokens. Dr.GRPO's longest allowed length is the longest here.
+    """
+    longest = max(lengths)
+    mask = (torch.arange(longest) < torch.tensor(lengths)[:, None]).double()[None]
+    batch = GroupBatch(logps=-mask, old_logps=-mask, mask=mask, rewards=REWARDS[None])
+    options = {"tau_anc": tau_anc, "beta_r": beta_r, "max_completion_tokens": longest, "advantage_scale": "none"}
+    found = {}
+    for name, record in objectives.OBJECTIVES.items():
+        keywords = record.bind(options) | ({"alpha": alpha} if record.reads_alpha else {})
+        coef, loss, _ = objectives.coefficients(record.function, batch, **keywords)
+        found[name] = (float(loss), *(-coef.sum(-1)[0] + 0.0).tolist())
+    return found
+
+
 def regularised_reward(log_p: Tensor, *, beta: float, log_ref: Tensor | None = None) -> Tensor:
     """What RL with a KL penalty makes large: E_p[r] - beta KL(p || ref), in the unit of the reward, [...] for [..., 3].
 
@@ -151,3 +198,14 @@ def table(example: WorkedExample) -> str:
     }
     lines = [f"{name:32s}" + "".join(f"{value:+10.4f}" for value in values.tolist()) for name, values in rows.items()]
     return "\n".join([*lines, f"{'D_alpha(q || p)':32s}{example.divergence:+10.4f} nats"])
+
+
+def lines(head: Sequence[str], rows: Mapping[str, Iterable[float]]) -> str:
+    """Rows of numbers with three decimals under their heads, as text: {label: numbers}."""
+    wide = max(map(len, rows))
+    widths = [max(len(name), 7) for name in head]
+    made = [" " * wide + "".join(f"  {name:>{width}}" for name, width in zip(head, widths, strict=True))]
+    for label, numbers in rows.items():
+        cells = (f"  {round(float(number), 3) + 0.0:{width}.3f}" for number, width in zip(numbers, widths, strict=True))
+        made.append(f"{label:{wide}}" + "".join(cells))
+    return "\n".join(made)

@@ -490,6 +490,7 @@ def _form(value: Any) -> str:
 def _difference(check: Check, given: Any, expected: Any) -> str:
     """What was given and what was expected: the beginning, or the first place where they differ if that is later."""
     if isinstance(given, np.ndarray) and isinstance(expected, np.ndarray) and given.shape == expected.shape:
+        given, expected = np.asarray(given, float), np.asarray(expected, float)  # truth values cannot be subtracted
         close = np.abs(given - expected) <= check.rtol * np.abs(expected).max(initial=0.0) + check.floor
         first = int((~close).ravel().argmax())
         if first > 3:

@@ -1,7 +1,15 @@
 """alpha as a risk attitude, kappa = alpha / beta_r (this project's derivation): theory and pictures of lesson 10."""
 
 from .pictures import crossing, curriculum, dial, immunity, lucky_arms, remedies, switches
-from .theory import PAIR, certainty_equivalents, curriculum_ratio, group_push, learned, switching_kappa
+from .theory import (
+    PAIR,
+    certainty_equivalents,
+    curriculum_ratio,
+    group_push,
+    learned,
+    switching_kappa,
+    worked_example_attitudes,
+)
 
 __all__ = [
     "PAIR",
@@ -17,4 +25,5 @@ __all__ = [
     "remedies",
     "switches",
     "switching_kappa",
+    "worked_example_attitudes",
 ]

@@ -11,6 +11,8 @@ from apo_edu import GroupBatch, objectives
 from ..bandits import Bandit, History, Loop, run_all
 from ..estimators import prompt_weights
 from ..experiments.risk_attitude import BETA_R, PAIRS
+from ..worked_example import BETA_R as BETA_R_OF_EXAMPLE
+from ..worked_example import worked_example
 
 PAIR = PAIRS["gamble"]  # arm 0 pays 0.5 for sure, arm 1 pays 1 with probability 0.4
 
@@ -66,6 +68,22 @@ def group_push(rewards: Sequence[float], *, alpha: float, beta_r: float, tau_anc
     batch = GroupBatch(logps=logps, old_logps=logps, mask=torch.ones_like(logps), rewards=paid)
     coef, _, _ = objectives.coefficients(objectives.apo, batch, alpha=alpha, tau_anc=tau_anc, beta_r=beta_r)
     return -coef[0, :, 0]
+
+
+def worked_example_attitudes(alphas: Sequence[float]) -> dict[float, list[float]]:
+    """The worked example as a choice: its middle completion is a sure 1/2, the other two are an even chance of 1.
+
+    Returns:
+        {alpha: [kappa, the sure reward that the even chance is worth, three pushes as shares of the largest]}
+    """
+    values, chance = torch.tensor([[[0.5, 0.5]], [[1.0, 0.5]]], dtype=torch.float64)
+    kappas = [alpha / BETA_R_OF_EXAMPLE for alpha in alphas]
+    worth = certainty_equivalents(Bandit(values=values, chance=chance), kappas)[:, 0, 1].tolist()
+    found = {}
+    for alpha, kappa, sure in zip(alphas, kappas, worth, strict=True):
+        push = -worked_example(alpha).coefficients
+        found[alpha] = [kappa, sure, *(push / push.abs().max()).tolist()]
+    return found
 
 
 def learned(

@@ -1,7 +1,7 @@
 """Samples that go stale (lesson 11): what a clip and an anchor do once the policy has left the one that drew the samples."""
 
 from .pictures import anchor_lengths, clip_cases, inner_loop, loop_table, pushes_strip, reward_table
-from .theory import BETA_R, STYLES, TAU_ANC, Style, inner_loops, push, rest_log_ratio, surrogate
+from .theory import BETA_R, STYLES, TAU_ANC, Style, inner_loops, push, rest_log_ratio, surrogate, worked_example_pushes
 
 __all__ = [
     "BETA_R",
@@ -18,4 +18,5 @@ __all__ = [
     "rest_log_ratio",
     "reward_table",
     "surrogate",
+    "worked_example_pushes",
 ]

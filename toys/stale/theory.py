@@ -8,6 +8,7 @@ from torch import Tensor
 
 from apo_edu import GroupBatch, group_advantages, objectives
 
+from .. import worked_example as example
 from ..bandits import History, Loop, graded, run
 
 
@@ -118,3 +119,26 @@ def inner_loops(
         name: {count: run(bandit, loop(style, count, rates[name]), seeds=names, snapshots=2) for count in counts}
         for name, style in STYLES.items()
     }
+
+
+def worked_example_pushes(*, alpha: float = 0.5, lr: float = 0.3) -> tuple[list[float], dict[str, list[float]]]:
+    """The worked example after one update of APO, `lr` times its push: what each style does on the same samples next.
+
+    Returns:
+        (three ratios pi/pi_old, {style: three pushes at the first update, then three at the second}).
+    """
+    moved = -lr * example.worked_example(alpha).coefficients
+    found = {}
+    for name, style in STYLES.items():
+        known = objectives.record_of(style.objective).bind({"tau_anc": example.TAU_ANC, "beta_r": example.BETA_R})
+        pushes: list[float] = []
+        for place in (torch.zeros(3, dtype=torch.float64), moved):
+            coef, _, _ = objectives.coefficients(
+                style.objective,
+                example.group_batch(place),
+                off_policy=style.off_policy,
+                **{"alpha": alpha} | known | style.options,
+            )
+            pushes += (-coef[0, :, 0]).tolist()
+        found[name] = pushes
+    return moved.exp().tolist(), found
