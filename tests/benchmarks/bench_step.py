@@ -25,6 +25,7 @@ def main() -> None:
     from full.trainer.checkpoints import Progress
     from full.trainer.floor import matmul_rate, work_of
     from full.trainer.launch import start_accelerator
+    from full.trainer.precision import half_type
     from full.trainer.rollout import collect
     from full.trainer.state import set_up
     from full.trainer.update import train_step
@@ -38,7 +39,7 @@ def main() -> None:
     gpu = torch.cuda.is_available()
     config, _ = parse_config([*options, "--reward", "tests.benchmarks.bench_trl:reward", "--eval_problems", "1"])
     trainer = set_up(config, start_accelerator(), resume=False)
-    trainer.run.path.mkdir(parents=True)
+    trainer.run.path.mkdir(parents=True, exist_ok=True)
     order, progress = ProblemOrder(len(trainer.problems), config.prompts_per_batch, config.seed), Progress()
     activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * gpu
     device, plan, found = trainer.accelerator.device, trainer.memory, []
@@ -73,7 +74,7 @@ def main() -> None:
         progress.advance(trainer.plan.updates)
     prompt = sum(map(len, trainer.prompts)) / len(trainer.prompts)
     work = work_of(trainer, prompt=prompt, completion=mean, longest=config.max_completion_tokens)
-    rate = matmul_rate(device)
+    rate = matmul_rate(device, half_type(trainer.accelerator))
     floors = {"sampling": work.operations(1.0) / rate, "update": work.operations(work.update_passes) / rate}
     print(
         f"floor at {rate / 1e12:.3g} TFLOP/s, a step: sampling {floors['sampling']:.2f} s, update {floors['update']:.2f} s"
