@@ -3,9 +3,10 @@
 import re
 from pathlib import Path
 
+import nbformat
 import pytest
 
-from toys.lab import copy_lessons
+from toys.lab import NOTICE, copy_lessons
 
 ROOT = Path(__file__).parents[1]
 
@@ -51,6 +52,18 @@ def test_the_lessons_own_folder_is_refused(source, tmp_path):
         copy_lessons(source, source)
     with pytest.raises(ValueError, match="holds no lessons"):
         copy_lessons(tmp_path / "lab", tmp_path / "empty")
+
+
+def test_the_lessons_say_where_to_work_and_a_copy_does_not(tmp_path):
+    lessons = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
+    for lesson in lessons:
+        title, empty, notice, after, *_ = nbformat.read(lesson, as_version=4).cells[0].source.splitlines()
+        assert title.startswith(f"# {lesson.name[:2]} ") and notice == NOTICE and empty == after == ""
+    copy_lessons(tmp_path / "lab", ROOT / "notebooks")
+    for lesson in lessons:
+        before, after = (nbformat.read(path, as_version=4) for path in (lesson, tmp_path / "lab" / lesson.name))
+        assert after.cells[0].source == before.cells[0].source.replace(f"{NOTICE}\n\n", "")
+        assert NOTICE not in after.cells[0].source and after.cells[1:] == before.cells[1:]
 
 
 def test_make_lab_opens_the_copies_and_git_does_not_see_them():

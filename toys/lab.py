@@ -1,18 +1,21 @@
 """The lessons to work in: `python -m toys.lab FOLDER` copies them, so that running one changes no tracked file (`make lab`).
 
 A copy that was worked in is never overwritten. One that was not is renewed when the lesson has changed; FOLDER/.lessons.json
-remembers what was copied.
+remembers what was copied. Whoever opens the lessons themselves reads `NOTICE` under the title; a copy is without it. (A git
+filter would hide from git what a student wrote, and git does not keep a file's being read-only.)
 """
 
 import argparse
 import hashlib
 import json
+import re
 import shutil
 from pathlib import Path
 
 LESSONS = Path(__file__).parents[1] / "notebooks"
 BESIDE = ("data", "results")  # what the lessons read and link to
 RECORD = ".lessons.json"
+NOTICE = "*To work in this lesson open a copy of it: `make lab`. Run here, it changes a file that git tracks.*"
 
 
 def copy_lessons(folder: Path, source: Path = LESSONS) -> list[str]:
@@ -31,12 +34,13 @@ def copy_lessons(folder: Path, source: Path = LESSONS) -> list[str]:
     copied: dict[str, str] = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {}
     said = []
     for lesson in lessons:
-        mine, now = folder / lesson.name, _digest(lesson)
-        untouched = mine.exists() and _digest(mine) == copied.get(lesson.name)
+        mine, text = folder / lesson.name, as_copy(lesson.read_text(encoding="utf-8"))
+        now = _digest(text)
+        untouched = mine.exists() and _digest(mine.read_text(encoding="utf-8")) == copied.get(lesson.name)
         if not mine.exists() or untouched:
             if not untouched or copied[lesson.name] != now:
                 said.append(f"{mine}: {'renewed' if untouched else 'copied'}")
-            shutil.copyfile(lesson, mine)
+            mine.write_text(text, encoding="utf-8")
             copied[lesson.name] = now
         elif copied.get(lesson.name) != now:
             said.append(f"{mine}: yours is kept; {lesson} is newer. Rename yours to get it.")
@@ -47,8 +51,13 @@ def copy_lessons(folder: Path, source: Path = LESSONS) -> list[str]:
     return said
 
 
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def as_copy(notebook: str) -> str:
+    """A notebook's JSON, line by line, without `NOTICE` and the empty line after it."""
+    return re.sub(rf' *"{re.escape(NOTICE)}\\n",\n *"\\n",\n', "", notebook)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def main() -> None:

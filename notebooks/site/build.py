@@ -61,8 +61,11 @@ def run(path: Path, kept: Path) -> nbformat.NotebookNode:
 
 def page_of(book: nbformat.NotebookNode, name: str, folder: str, out: Path) -> nbformat.NotebookNode:
     """The notebook as a page: pictures with alternative texts, live strips, folded code where the lesson folds it."""
+    from toys.lab import NOTICE
+
     title, *cells = [cell for cell in book.cells if "google.colab" not in cell.source]
     assert title.cell_type == "markdown", name
+    title.source = title.source.replace(f"{NOTICE}\n\n", "")
     if folder == "notebooks":
         cells = without_kernel(cells)
     number = 0
@@ -225,6 +228,7 @@ def write_pages(out: Path, books: dict[str, nbformat.NotebookNode]) -> None:
     from toys.course.notebook import student_version
     from toys.experiments import load as load_experiments
     from toys.experiments.claims import heading
+    from toys.lab import as_copy
     from toys.strips import divergence_strip
     from toys.widgets.film_strip import page_script, page_style
 
@@ -276,7 +280,8 @@ def write_pages(out: Path, books: dict[str, nbformat.NotebookNode]) -> None:
     for folder, group in targets.items():
         (out / folder).mkdir()
         for name, book in group.items():
-            nbformat.write(book, static / "notebooks" / f"{name}.ipynb")
+            copy = as_copy(nbformat.writes(book))
+            (static / "notebooks" / f"{name}.ipynb").write_text(copy, encoding="utf-8")
             target = out / folder / f"{name}.ipynb"
             page = page_of(book, name, where[folder], out)
             for cell in page.cells:
