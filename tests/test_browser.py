@@ -17,6 +17,9 @@ pytestmark = [
 ]
 
 STRIP = "from toys.strips import weight_strip\nstrip = weight_strip()\nstrip"
+EXPLORE = (
+    "from toys.widgets import DensityExplorer\nexplorer = DensityExplorer(means=(-2.5, 2.5), follow=True)\nexplorer"
+)
 LIVE = """
 from toys.widgets import LiveCanvas, Predict
 def setup(figure):
@@ -76,18 +79,42 @@ def work_by_keyboard(page, strip):
     assert strip.bounding_box()["height"] == height
 
 
+def drag_a_mode(page):
+    """Drag the right mode to the left, then move it by keys: the kernel answers both, and the optimiser ends where it says."""
+    mode = page.get_by_role("slider", name="Place of the right mode")
+    mode.scroll_into_view_if_needed()
+    box = mode.locator(".apo-explorer-reach").bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x - 60, y, steps=6)
+    page.mouse.up()
+    page.keyboard.press("ArrowLeft")
+    place = mode.get_attribute("aria-valuetext")
+    assert float(mode.get_attribute("aria-valuenow")) < 1.5
+    apart = place.removeprefix(mode.get_attribute("aria-valuenow")).split()[-2]
+    page.wait_for_function("document.querySelector('.apo-explorer').dataset.rest === 'true'")
+    said = page.locator(".apo-explorer output")
+    page.wait_for_function(
+        "(apart) => document.querySelector('.apo-explorer output').textContent.includes(apart)", arg=apart
+    )
+    assert f"Modes {apart} apart, alpha = 0.2" in said.inner_text() and "the optimiser" in said.inner_text()
+
+
 def quiet(page):
     assert page.outside == []
     assert page.errors == []
 
 
 def test_film_strip_in_jupyterlab(tmp_path):
-    browser.write_notebook(tmp_path / "strip.ipynb", STRIP)
+    browser.write_notebook(tmp_path / "strip.ipynb", STRIP, EXPLORE)
     with browser.serve("lab", tmp_path) as (base, token), browser.browser() as page:
         browser.open_in_lab(page, base, token, "strip.ipynb")
         strip = page.locator(".apo-strip")
         work_by_keyboard(page, strip)
         shoot(page, "lab_strip")
+        drag_a_mode(page)
+        shoot(page, "lab_explorer")
         page.wait_for_timeout(400)
         # The kernel hears where the slider came to rest.
         value = state(page, strip)[2]
@@ -128,7 +155,7 @@ def test_page_from_a_file_without_network(tmp_path):
 
 
 def test_notebook_as_an_app_in_voila(tmp_path):
-    browser.write_notebook(tmp_path / "app.ipynb", STRIP, LIVE, ASK)
+    browser.write_notebook(tmp_path / "app.ipynb", STRIP, LIVE, ASK, EXPLORE)
     with browser.serve("voila", tmp_path, "app.ipynb") as (base, _), browser.browser() as page:
         page.goto(base, timeout=60_000)
         work_by_keyboard(page, page.locator(".apo-strip"))
@@ -147,8 +174,9 @@ def test_notebook_as_an_app_in_voila(tmp_path):
         page.get_by_text("Not so: the answer is").wait_for()
         assert page.get_by_text("It may drop a mode").is_visible()
         page.wait_for_function("document.querySelectorAll('img.widget-image')[1].naturalWidth > 0")
-        page.get_by_text("The picture in words").last.scroll_into_view_if_needed()
+        page.get_by_text("The picture in words").last.evaluate("(words) => words.scrollIntoView()")
         shoot(page, "voila")
+        drag_a_mode(page)
         # Voila 0.5's own template asks for an icon font on the web; it was refused, and nothing of ours needs it.
         page.outside = [address for address in page.outside if "fontawesome" not in address]
         page.errors = [error for error in page.errors if "Failed to load resource: net::ERR_FAILED" not in error]

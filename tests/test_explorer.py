@@ -258,6 +258,14 @@ def test_modes_are_dragged_and_moved_by_keys_and_the_optimiser_walks(explorer, w
         settled(page)
         assert page.locator(".apo-explorer-dot").count() == explorer.steps + 1
 
+        page.get_by_role("checkbox").check()  # follow
+        right.press("ArrowLeft")
+        page.wait_for_timeout(300)
+        settled(page)
+        assert explorer.setting["follow"] and explorer.steps < 5 and "left mode" in explorer.text
+        end = explorer.path[0].tolist()  # the ring is where the path begins
+        assert start.get_attribute("aria-valuetext") == f"mean {end[0]:.2f}, standard deviation {math.exp(end[1]):.2f}"
+
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         assert page.errors == [] and page.outside == []
         found = Axe().run(page).response["violations"]

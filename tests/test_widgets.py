@@ -24,6 +24,7 @@ from toys import strips
 from toys.plotting import style
 from toys.widgets import FilmStrip, Knob, LiveCanvas, Predict, SelfTest, figure, film_strip, pictures
 from toys.widgets.pictures import as_png
+from toys.worked_example import BETA_R
 
 LOG_W = np.linspace(-3.0, 2.0, 101)
 WORDS = {"caption": "The weight bends.", "alt": "One curve through the origin."}
@@ -166,6 +167,26 @@ def test_the_density_strip_tells_of_the_jump():
         told[alpha] = film.text
     assert "sits on one mode" in told[0.2] and "covers both modes" in told[0.3]
     assert "There are 3 minima." in told[0.3] and "It is the only minimum." in told[0.6]
+
+
+def test_the_flow_strip_shows_every_alpha_at_once_and_alpha_1_first_ahead_then_behind():
+    film = strips.flow_strip()
+    q = np.exp(np.array([1.0, 0.5, 0.0]) / BETA_R)
+    q /= q.sum()
+    logits = np.log([0.06, 0.24, 0.7])
+    for _ in range(8):  # at alpha = 1 the gradient over the logits is p - q
+        p = np.exp(logits) / np.exp(logits).sum()
+        logits -= 0.5 * (p - q)
+    p = np.exp(logits) / np.exp(logits).sum()
+    film.value = 8
+    assert (
+        f"{np.abs(p - q).sum() / 2:.0%} at alpha = 1;" in film.text
+        and f"and {p[0]:.2f}, on the way to {q[0]:.2f}" in film.text
+    )
+    left = {}
+    for film.index in (0, 8, 40):
+        left[film.index] = [int(share) for share in re.findall(r"(\d+)% at alpha", film.text)]
+    assert left == {0: [70, 70, 70], 8: [39, 30, 20], 40: [1, 1, 2]}
 
 
 def test_a_strip_over_the_limit_says_how_to_shrink(monkeypatch):

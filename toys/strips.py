@@ -17,7 +17,7 @@ from apo_edu import alpha_divergence, box_cox, palette
 
 from .flows import population_flow
 from .mixtures import stationary_fits, two_modes
-from .widgets import FilmStrip, Knob
+from .widgets import FilmStrip
 from .widgets.film_strip import page_script, page_style
 from .worked_example import worked_example
 
@@ -203,45 +203,55 @@ def density_strip() -> FilmStrip:
 
 
 def flow_strip() -> FilmStrip:
-    """A policy over three completions, following D_alpha to the target of the worked example, step by step."""
+    """Policies over three completions, following D_alpha at three alphas to the target of the worked example."""
     log_q = worked_example(0.5).q.log()
     start = torch.tensor([0.06, 0.24, 0.7], dtype=torch.float64).log()
-    alphas, steps = (0.0, 0.5, 1.0), range(0, 41, 2)
+    alphas, steps = (0.0, 0.5, 1.0), range(41)
     path = population_flow(log_q, start[None], alphas, num_steps=steps[-1])[:, :, 0]
     left_over = (path - log_q.exp()).abs().sum(-1) / 2
     names = ("best (1)", "middle (1/2)", "worst (0)")
+    looks = [{"color": palette.alpha_color(alpha)} for alpha in alphas]
 
     def setup(figure):
         left, right = figure.subplots(1, 2, width_ratios=(3, 2))
         left.set(xlim=(-0.6, 2.6), ylim=(0, 1), ylabel="probability", xlabel="completion (its reward)")
         left.set_xticks(range(3), names)
-        left.set_title("Policy p (filled) on its way to the target q (outline)")
-        bars = left.bar(range(3), [0.0] * 3, width=0.6, zorder=2)
+        left.set_title("Policies p (filled) on their way to the target q (outline)")
+        left.grid(axis="x", visible=False)
+        bars = [
+            left.bar(
+                [k + 0.27 * (i - 1) for k in range(3)], [0.0] * 3, width=0.25, zorder=2, label=f"{alpha:g}", **look
+            )
+            for i, (alpha, look) in enumerate(zip(alphas, looks, strict=True))
+        ]
+        left.legend(title="from left to right: alpha", ncols=3, loc="upper right")
         outline = left.bar(
-            range(3), log_q.exp(), width=0.6, facecolor="none", edgecolor=palette.TARGET, lw=1.6, zorder=3
+            range(3), log_q.exp().tolist(), width=0.85, facecolor="none", edgecolor=palette.TARGET, lw=1.6, zorder=3
         )
-        right.set(xlim=(0, steps[-1]), ylim=(0, 0.85), xlabel="step", ylabel="probability in the wrong place")
+        right.set(xlim=(0, steps[-1]), ylim=(0, 0.75), xlabel="step", ylabel="probability in the wrong place")
         right.set_title("What is left to do")
-        for i, (alpha, dash) in enumerate(zip(alphas, ("-", "--", ":"), strict=True)):
-            color = palette.alpha_color(alpha)
-            right.plot(range(len(left_over)), left_over[:, i], linestyle=dash, color=color, label=f"alpha = {alpha:g}")
-        (dot,) = right.plot([], [], "o", ms=9, mec="black")
+        for i, (alpha, dash, look) in enumerate(zip(alphas, ("-", "--", ":"), looks, strict=True)):
+            right.plot(range(len(left_over)), left_over[:, i], linestyle=dash, label=f"alpha = {alpha:g}", **look)
+        dots = [right.plot([], [], "o", ms=8, mec="black", zorder=4, **look)[0] for look in looks]
         right.legend()
-        return {"bars": list(bars), "dot": dot, "outline": list(outline)}  # drawn over the bars, so it moves with them
+        # The outline is drawn over the bars, so it moves with them.
+        return {"bars": [bar for group in bars for bar in group], "dots": dots, "outline": list(outline)}
 
-    def update(artists, step, alpha):
-        i, at = alphas.index(alpha), int(step)
-        for bar, height in zip(artists["bars"], path[at, i].tolist(), strict=True):
+    def update(artists, step):
+        for bar, height in zip(artists["bars"], path[int(step)].flatten().tolist(), strict=True):
             bar.set_height(height)
-            bar.set_color(palette.alpha_color(alpha))
-        artists["dot"].set_data([at], [float(left_over[at, i])])
-        artists["dot"].set_markerfacecolor(palette.alpha_color(alpha))
+        for dot, height in zip(artists["dots"], left_over[int(step)].tolist(), strict=True):
+            dot.set_data([step], [height])
 
-    def describe(step, alpha):
-        p = path[int(step), alphas.index(alpha)]
+    def describe(step):
+        shares = [
+            f"{float(share):.0%} at alpha = {alpha:g}"
+            for share, alpha in zip(left_over[int(step)], alphas, strict=True)
+        ]
+        best = [f"{float(p):.2f}" for p in path[int(step), :, 0]]
         return (
-            f"After {int(step)} steps at alpha = {alpha:g} the policy is ({p[0]:.2f}, {p[1]:.2f}, {p[2]:.2f}), and "
-            f"{float(left_over[int(step), alphas.index(alpha)]):.0%} of its probability is in the wrong place."
+            f"After {int(step)} steps the probability in the wrong place is {', '.join(shares[:2])} and {shares[2]}; the best "
+            f"completion has {', '.join(best[:2])} and {best[2]}, on the way to {float(log_q.exp()[0]):.2f}."
         )
 
     return FilmStrip(
@@ -251,13 +261,13 @@ def flow_strip() -> FilmStrip:
         label="step",
         form="{:.0f}",
         start=0,
-        second=Knob(label="alpha", values=alphas, form="{:g}", ends=ENDS, start=1.0, alpha_colors=True),
         describe=describe,
         still=4,
-        dpi=100,
-        caption="The same start and the same target: alpha changes the road and the pace.",
-        alt="Left: bars of a policy over three completions, moving into the outline of the target. Right: the share of the "
-        "probability in the wrong place against the step, for alpha 0, 1/2 and 1.",
+        caption="The same start and the same target: alpha changes the road and the pace. Alpha = 1 is ahead at first and "
+        "last at the end.",
+        alt="Left: for each of three completions three bars, one for alpha 0, 1/2 and 1, moving into the outline of the "
+        "target. Right: the share of the probability in the wrong place against the step, falling soonest for alpha 1 and "
+        "ending lowest for alpha 0.",
     )
 
 
@@ -265,7 +275,7 @@ STRIPS: dict[str, Callable[[], FilmStrip]] = {
     "One Gaussian, two modes": density_strip,
     "What alpha does to one sample's weight": weight_strip,
     "What alpha does to the price of forgetting": divergence_strip,
-    "A policy on its way to the target": flow_strip,
+    "Three policies on their way to the target": flow_strip,
 }
 
 

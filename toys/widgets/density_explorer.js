@@ -286,6 +286,11 @@ function render({ model, el }) {
       lastAsked = setting.id;
       handles();
     }
+    if (setting.follow && !start.held) {
+      // The ring stays at the beginning of the path.
+      setting.start = [clamp(answer.path[0], landscape.means), clamp(Math.exp(answer.path[1]), landscape.sds)].map((part) => rounded(part));
+      start.follow();
+    }
     draw();
     if (!mine) return;
     if (stale) ask(false);
