@@ -204,6 +204,15 @@ def test_a_partial_answer_says_what_is_right_too(capsys):
     assert lines[2].startswith("not yet: its digits close to alpha = 1: right on paper")
 
 
+def test_truth_values_are_told_apart_like_numbers():
+    def said(answer):
+        return verdict(EXERCISES["09.frozen"], answer)
+
+    assert "`&` for `and`" in said(lambda c, e: c.amax(0) < 1e-9 and e[-1] < e[0] / 2)
+    assert "gives False, expected [" in said(lambda c, e: c.sum() < 1e-9)
+    assert "], expected " in said(lambda c, e: (c.amax(0) < 1e-9) & (e[-1] < e[0] / 10))
+
+
 def test_a_function_of_the_toys_is_the_library_too(capsys):
     from toys.conventions import generator  # which calls nothing of the core
 

@@ -244,6 +244,8 @@ _REMEDIES = {
     "math range error": " The exponential of a large number overflows: stay with logarithms.",
     "cannot be converted to Scalar": " No .item() or float() on the way: the result has one number for each group.",
     "only one element tensors": " No .item() or float() on the way: the result has one number for each group.",
+    "Boolean value of Tensor with more than one value": " Entry by entry it is `&` for `and`, `|` for `or`, with brackets "
+    "around each comparison.",
     "in-place operation": " Make a new tensor: `x = x - y`, not `x -= y`.",
     "Can't call numpy() on Tensor that requires grad": " Stay in torch, so that the gradient can flow.",
 }
@@ -546,7 +548,8 @@ def _factor(ratio: float) -> str:
 def _show(value: Any, digits: int = 6) -> str:
     if isinstance(value, np.ndarray):
         if value.dtype == bool:
-            return str(value.tolist())
+            few = value.ravel()[:4].tolist() if value.size > 4 else value.tolist()
+            return str(few).replace("]", ", ...]") if value.size > 4 else str(few)
         if value.size == 1:
             return f"{value.item():.{digits}g}"
         flat = (

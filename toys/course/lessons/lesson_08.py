@@ -105,6 +105,12 @@ otherwise.
             _se(lambda rewards, means: rewards.std() / rewards.numel() ** 0.5),
         ),
         Mistake(
+            "over completions, biased",
+            "every completion counts as a trial of its own here, and the standard deviation divides by their number. Take the "
+            "prompts' means first, and M - 1.",
+            _se(lambda rewards, means: rewards.std(correction=0) / rewards.numel() ** 0.5),
+        ),
+        Mistake(
             "biased",
             "the standard deviation divides by M; from a sample it is M - 1.",
             _se(lambda rewards, means: means.std(correction=0) / len(means) ** 0.5),
@@ -144,6 +150,11 @@ otherwise.
             "this is the scatter within a prompt, averaged. It says how well one prompt is known, and nothing of which "
             "prompts were drawn.",
             _se(lambda rewards, means: (_scatter(rewards, -1) / rewards.shape[-1] ** 0.5).mean()),
+        ),
+        Mistake(
+            "sums",
+            "the rewards of a prompt are added up here; the standard error of the mean needs their means.",
+            _se(lambda rewards, means: rewards.sum(-1).std() / len(means) ** 0.5),
         ),
         Mistake(
             "squared",

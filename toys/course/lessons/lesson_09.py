@@ -50,13 +50,15 @@ ENTROPY = {
     "falls late": lambda t: torch.where(t > 0.8, 0.2, 0.95),
     "stays": lambda t: 1 - 0.1 * t,
     "dips": lambda t: 1 - 0.8 * torch.sin(torch.pi * t).clamp(min=0),
+    "rises first": lambda t: torch.where(t == 0, 1.0, torch.where(t < 0.5, 1.05, 0.515)),
     "falls and half returns": lambda t: torch.where(t < 0.1, 1.0, torch.where(t < 0.9, 0.2, 0.65)),
 }
 RUNS = (
     ("frozen", "falls"), ("rounding", "falls"), ("rounding", "falls late"), ("frozen", "falls late"), ("rises", "falls"),
     ("rises", "falls late"), ("frozen", "stays"), ("rounding", "stays"), ("rises", "stays"), ("gone at the end", "falls"),
     ("a burst", "falls"), ("a burst", "falls late"), ("frozen", "dips"), ("frozen", "falls and half returns"),
-    ("rounding", "falls and half returns"), ("held", "falls"), ("small", "falls"),
+    ("rounding", "falls and half returns"), ("frozen", "rises first"), ("rounding", "rises first"),
+    ("held", "falls"), ("small", "falls"),
 )  # fmt: skip
 
 
@@ -151,6 +153,16 @@ Two conditions a run, joined by `&`. Steps are the first dimension: `amax(0)` is
             "one verdict for all",
             "this is one verdict over all runs; give one a run, over the steps alone.",
             _of(lambda c, e, never, sure: (never & sure).any()),
+        ),
+        Mistake(
+            "the most confident run",
+            "the largest confidence of all runs decides here for each of them; take it over the steps alone, `amax(0)`.",
+            _of(lambda c, e, never, sure: (c.amax() < 1e-9) & sure),
+        ),
+        Mistake(
+            "from the largest entropy",
+            "the entropy is compared with half of its largest value; half of the first step's is asked for.",
+            _of(lambda c, e, never, sure: never & (e[-1] < e.amax(0) / 2)),
         ),
         Mistake(
             "over the runs",
@@ -338,7 +350,7 @@ A step is the first of its batch where `batch` differs from that of the step bef
         ),
         Mistake(
             "mean over a batch",
-            "this takes the mean KL of a batch, later updates included; only its first update says how it started.",
+            "later updates count here, too, in a batch's mean or largest KL; only its first update says how it started.",
             _by_batch(lambda values: values.mean()),
         ),
         Mistake(
