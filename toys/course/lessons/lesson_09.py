@@ -63,13 +63,13 @@ RUNS = (
 
 
 def runs(times: int = 1) -> Any:
-    """Cases (confidence, entropy): every kind of run `times`, in random order and with random heights."""
+    """Cases (confidence, entropy): every kind of run `times`, then those without confidence, in random order and heights."""
 
     def cases(generator: torch.Generator, numbers: Numbers) -> list[tuple[Any, ...]]:
         t = torch.linspace(0, 1, STEPS, dtype=torch.float64)
         made = []
-        for _ in range(2):
-            kinds = RUNS * times
+        dead = tuple(kind for kind in RUNS if kind[0] in ("frozen", "rounding"))
+        for kinds in (RUNS * times, dead * times):
             order = torch.randperm(len(kinds), generator=generator).tolist()
             first = 0.65 + 0.3 * torch.rand(len(kinds), generator=generator, dtype=torch.float64)
             confidence = torch.stack([CONFIDENCE[kinds[i][0]](t) for i in order], -1)
