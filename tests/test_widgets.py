@@ -106,6 +106,16 @@ def test_a_palette_png_keeps_the_colours_of_fills_and_moves_no_other_by_much():
     assert moved.max() <= 16 and moved.mean() < 1.5  # thousands of soft colours: 15 and 1.07
 
 
+def test_a_wide_picture_has_no_more_pixels_than_a_page_shows_and_keeps_its_width():
+    narrow, wide = (Figure(figsize=(width, 2)) for width in (8, 14))
+    for made, pixels_across in ((narrow, 8 * 144), (wide, 1600)):
+        made.subplots().plot([0, 1])
+        png, width = as_png(made)
+        drawn = Image.open(io.BytesIO(png))
+        assert abs(drawn.width - pixels_across) <= 1 and width == round(made.get_size_inches()[0] * 96)
+        assert len(png) < len(pictures.palette_png(drawn.convert("RGB")))  # optimised
+
+
 def test_the_browser_gets_every_frame_once():
     film = strip(second=Knob(label="shift", values=[0.0, 1.0], start=1.0))
     sizes = film.data["sizes"]

@@ -211,7 +211,7 @@ def write_glossary(out: Path, books: Iterable[str]) -> None:
             letter = name[0].upper()
             lines += [letter, "-", "", ".. glossary::", ""]
         meaning, scope = told[name]
-        lines += [f"   {plain(name)}", f"      {meaning}", "", f"      {scope}", ""]
+        lines += [f"   {plain(name)}", f"      {meaning} {scope}", ""]
     (out / "glossary.rst").write_text("\n".join(lines), encoding="utf-8")
 
 

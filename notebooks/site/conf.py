@@ -41,6 +41,7 @@ html_show_sourcelink = False
 html_show_search_summary = False  # excerpts are fetched, which a browser refuses from a file
 html_last_updated_fmt = None
 html_context = {"default_mode": "auto"}
+html_sidebars = {name: [] for name in ("index", "map", "glossary")}  # pages without pages below them
 html_theme_options = {
     "show_toc_level": 2,
     "navigation_with_keys": False,

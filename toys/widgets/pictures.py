@@ -19,6 +19,7 @@ from PIL import Image, ImageDraw, ImageFont
 from ..plotting import style
 
 CSS_DPI = 96  # a figure of 8 inches is shown 768 CSS pixels wide, whatever its resolution
+MAX_PIXELS = 1600  # across: a page is rarely 1000 CSS pixels wide, and a wider picture is scaled down to it
 
 
 class Stage:
@@ -75,12 +76,13 @@ def _flatten(artists: Any) -> list[Artist]:
     return [artist for member in artists for artist in _flatten(member)]
 
 
-def palette_png(picture: Image.Image) -> bytes:
+def palette_png(picture: Image.Image, *, optimize: bool = False) -> bytes:
     """A PNG of 256 colours, a third of the size: the 64 commonest colours are exact, the others are off by a few levels.
 
     Pillow's quantisers moved the fills of our figures (#dddddd by up to 15 levels, to a violet grey). A line drawing has about
     a thousand colours, nearly all of them on the soft edges of lines: the palette takes the common ones as they are and
-    spreads the rest, each next one the farthest from those already taken.
+    spreads the rest, each next one the farthest from those already taken. `optimize` saves 8 % more in 30 ms a picture: for
+    those that are kept in a notebook, not for the frames of a strip.
     """
     rgb = np.asarray(picture.convert("RGB")).astype(np.uint32)
     codes, where, counts = np.unique(
@@ -97,7 +99,7 @@ def palette_png(picture: Image.Image) -> bytes:
     drawn = Image.fromarray(nearest.astype(np.uint8)[where.reshape(rgb.shape[:2])])
     drawn.putpalette(colors[kept].astype(np.uint8).tobytes())
     file = io.BytesIO()
-    drawn.save(file, format="PNG")
+    drawn.save(file, format="PNG", optimize=optimize)
     return file.getvalue()
 
 
@@ -114,7 +116,7 @@ def contact_sheet(pictures: Sequence[Image.Image], titles: Sequence[str], column
         left, top = (i % columns) * width, (i // columns) * (height + bar)
         pen.text((left + 12, top + 6), title, fill="black", font=font)
         sheet.paste(picture.resize((width, height), Image.Resampling.LANCZOS), (left, top + bar))
-    return palette_png(sheet)
+    return palette_png(sheet, optimize=True)
 
 
 def still_twin(png: bytes, text: str, alt: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -134,10 +136,10 @@ def as_png(picture: Figure | bytes) -> tuple[bytes, int]:
         return picture, Image.open(io.BytesIO(picture)).width
     if not isinstance(picture, Figure):
         raise ValueError(f"got a {type(picture).__name__}; expected a matplotlib Figure or PNG bytes. Return `figure`.")
-    file = io.BytesIO()
+    file, inches = io.BytesIO(), picture.get_size_inches()[0]
     with style():
-        picture.savefig(file, format="png", dpi=144)
-    return palette_png(Image.open(file).convert("RGB")), round(picture.get_size_inches()[0] * CSS_DPI)
+        picture.savefig(file, format="png", dpi=min(144, MAX_PIXELS / inches))
+    return palette_png(Image.open(file).convert("RGB"), optimize=True), round(inches * CSS_DPI)
 
 
 def require_words(**texts: str) -> None:
