@@ -40,32 +40,42 @@ def fresh_state():
     torch.cuda.set_per_process_memory_fraction(1.0)
 
 
-def test_a_run_computes_in_bf16_and_without_it_in_float32(model, tmp_path, monkeypatch, capsys):
-    seen = {}
-    for precision in ("bf16", "no"):
-        monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", precision)
-        AcceleratorState._reset_state(reset_partial_state=True)
-        kinds = seen[precision] = set()
+@pytest.mark.parametrize(("precision", "kind"), [("bf16", torch.bfloat16), ("no", torch.float32)])
+def test_sampling_and_updates_compute_in_the_precision_asked_for(precision, kind, model, tmp_path, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", precision)
+    AcceleratorState._reset_state(reset_partial_state=True)
+    trainer, progress = ready(small_run(model, tmp_path / "run"))
+    seen = set()
 
-        def note(module, inputs, output, kinds=kinds):
-            if isinstance(module, torch.nn.Linear) and isinstance(output, torch.Tensor):
-                kinds.add((output.device.type, output.dtype))
+    def note(module, inputs, output):
+        if isinstance(module, torch.nn.Linear) and isinstance(output, torch.Tensor):
+            seen.add((output.device.type, output.dtype))
 
-        hook = torch.nn.modules.module.register_module_forward_hook(note)
-        train.main(small_run(model, tmp_path / precision, steps=2))
-        hook.remove()
-        assert f"on 1 x cuda, {precision.replace('no', 'float32')}" in capsys.readouterr().out
-        assert metrics_without_times(tmp_path / precision)[0].get("mismatch_max", 0.0) < 1e-3
-    assert seen == {"bf16": {("cuda", torch.bfloat16)}, "no": {("cuda", torch.float32)}}
-    assert json.loads((tmp_path / "bf16" / "summary.json").read_text())["peak_memory_bytes"] > 0
+    hook = torch.nn.modules.module.register_module_forward_hook(note)
+    progress.rollout = collect(trainer, trainer_order(trainer).batch(0), batch=0, step=0)
+    train_step(trainer, progress)
+    hook.remove()
+    trainer.close()
+    assert seen == {(trainer.accelerator.device.type, kind)}
+    assert next(trainer.model.parameters()).dtype == torch.float32
+
+
+def ready(words):
+    """A trainer and its progress, with a folder to write to."""
+    config, _ = parse_config(words)
+    trainer = set_up(config, start_accelerator(), resume=False)
+    trainer.run.path.mkdir()
+    return trainer, Progress()
+
+
+def trainer_order(trainer):
+    """The order of its problems."""
+    return ProblemOrder(len(trainer.problems), trainer.config.prompts_per_batch, trainer.config.seed)
 
 
 def test_an_update_hardly_waits_for_the_device(model, tmp_path):
-    config, _ = parse_config(small_run(model, tmp_path / "run"))
-    trainer = set_up(config, start_accelerator(), resume=False)
-    trainer.run.path.mkdir()
-    order, progress = ProblemOrder(len(trainer.problems), config.prompts_per_batch, config.seed), Progress()
-    progress.rollout = collect(trainer, order.batch(0), batch=0, step=0)
+    trainer, progress = ready(small_run(model, tmp_path / "run"))
+    progress.rollout = collect(trainer, trainer_order(trainer).batch(0), batch=0, step=0)
     for number in range(trainer.plan.updates):
         torch.cuda.set_sync_debug_mode("warn")
         with warnings.catch_warnings(record=True) as seen:

@@ -1,8 +1,8 @@
 """What a run of a larger model would take, from its shape alone: `python -m full.doctor.plan`.
 
 Memory is the trainer's own model (full/trainer/memory.py), on a model that has shapes and no weights. Seconds are an estimate
-from a GPU's data sheet and the shares of it that are `ASSUMED`; nothing here was measured on a GPU. Money is seconds times
-the price you give.
+from a GPU's data sheet, the shares of it that were measured on one H200 with 1.7B (full/trainer/floor.py), and what is
+`ASSUMED`. Money is seconds times the price you give.
 """
 
 import argparse
@@ -18,6 +18,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import AutoModelForCausalLM, Qwen3Config
 
 from full.models.adapters import add_adapters
+from full.trainer.floor import REACHED, token_seconds
 from full.trainer.memory import MOST_TOKENS, SHARE_OF_GPU, MemoryModel, memory_model
 
 # config.json on the hub, under Qwen/Qwen3-NAME.
@@ -69,18 +70,11 @@ BEGIN, END = "<!-- plan: written by `python -m full.doctor.plan` -->", "<!-- end
 class Assumed:
     """What the estimate of the time stands on, each to be replaced by a measurement.
 
-    busy: share of the data sheet's operations that an update reaches.
-    streaming: share of the memory's bandwidth that sampling reaches.
     links: share of the links' bandwidth.
-    kernels: launched for a layer and token while sampling with transformers, and `launch` seconds of each.
     prompt, completion: mean tokens.
     """
 
-    busy: float = 0.4
-    streaming: float = 0.6
     links: float = 0.6
-    kernels: int = 55
-    launch: float = 6e-6
     prompt: int = 150
     completion: int = 500
 
@@ -215,10 +209,10 @@ def estimate(setup: Setup, gpu: Gpu, work: Work | None = None, assumed: Assumed 
     layers = SHAPES[setup.model]["num_hidden_layers"]
     here = max(1, min(rows, share))
     length = assumed.prompt + assumed.completion / 2
+    read = 2 * parameters + here * length * memory.cache
     token = max(
-        layers * assumed.kernels * assumed.launch,
-        (2 * parameters + here * length * memory.cache) / gpu.bandwidth / assumed.streaming,
-        2 * parameters * here / gpu.flops / assumed.busy,
+        token_seconds(gpu, layers=layers, read=read, graphs=setup.gpus == 1),
+        2 * parameters * here / gpu.flops / REACHED,
     )
     sample = math.ceil(share / here) * work.longest * token
 
@@ -227,7 +221,7 @@ def estimate(setup: Setup, gpu: Gpu, work: Work | None = None, assumed: Assumed 
     # Of 2 operations a parameter and token each: forward, again with checkpointing, the gradients of the activations and,
     # without adapters, of the weights; and the later updates score their samples again.
     passes = 4 + 2 * setup.checkpointing + 2 * (not setup.lora_rank) + 2 * (work.updates - 1) / work.updates
-    computing = passes * parameters * trained / setup.gpus / gpu.flops / assumed.busy
+    computing = passes * parameters * trained / setup.gpus / gpu.flops / REACHED
     micro_batches = work.updates * math.ceil(trained / work.updates / setup.gpus / max(tokens, 1)) if tokens else 0
     talking = (4 * micro_batches + 4 * work.updates) * parameters / links if setup.gpus > 1 else 0.0
     return Estimate(
@@ -288,7 +282,7 @@ def main(argv: list[str] | None = None) -> None:
         args.page.write_text(with_table(args.page.read_text(encoding="utf-8")), encoding="utf-8")
         return
     print("\n".join(table(args.gpu, args.price)))
-    print(f"\nAssumed, not measured: {ASSUMED}\n{Work()}, ${args.price:g} a GPU hour.")
+    print(f"\nMeasured on one H200: full/trainer/floor.py. Assumed: {ASSUMED}\n{Work()}, ${args.price:g} a GPU hour.")
 
 
 if __name__ == "__main__":

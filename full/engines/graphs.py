@@ -12,11 +12,15 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from accelerate.utils import DistributedType
 from torch import Tensor
 from transformers import Cache
 from transformers.cache_utils import DynamicLayer
 
 from full.logprobs.tokens import may_share_prompts
+
+# Kinds of processes that hold all weights: those that others hold are fetched by Python, which no graph contains.
+UNSHARDED = (DistributedType.NO, DistributedType.MULTI_GPU)
 
 # Tokens of room that keys and values get at once; attention passes over the empty ones too.
 ROOM = 256

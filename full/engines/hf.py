@@ -8,14 +8,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate.utils import DistributedType
 from torch import Tensor, nn
 from torch.nn.functional import pad
 from transformers import DynamicCache, GenerationConfig, GenerationMixin, LogitsProcessor, LogitsProcessorList
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from full.engines.base import Samples, end_ids, up_to_end
-from full.engines.graphs import SHORTEST, GraphDecoding, takes_fixed_room
+from full.engines.graphs import SHORTEST, UNSHARDED, GraphDecoding, takes_fixed_room
 from full.errors import UserError
 from full.halving import Halving
 from full.logprobs.packing import to_device
@@ -415,8 +414,5 @@ def make(config: Any, model: nn.Module, tokenizer: Any, model_name: str, acceler
         config.generation_rows,
         # generate computes its logits in float32, without autocast the scorer does too.
         exact=config.weights == "float32" and accelerator.mixed_precision == "no",
-        # Weights that other processes hold are fetched by Python.
-        graphs=config.cuda_graphs
-        and accelerator.device.type == "cuda"
-        and accelerator.distributed_type in (DistributedType.NO, DistributedType.MULTI_GPU),
+        graphs=config.cuda_graphs and accelerator.device.type == "cuda" and accelerator.distributed_type in UNSHARDED,
     )

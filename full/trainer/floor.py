@@ -5,7 +5,8 @@
 A step samples a token once, passes it forward once and backward at twice the cost (once, where the weights are frozen);
 later updates of a batch score it before. Everything else (launches, memory traffic, padding, Python) is above the floor.
 
-The estimates for GPUs assume what the constants say, and were checked on none.
+The estimates for GPUs stand on shares that were measured on one H200 (Qwen3-1.7B's shape, bfloat16 autocast, torch 2.11, a
+virtual machine), and the data sheets of both.
 """
 
 import time
@@ -13,6 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+
+from full.engines.graphs import UNSHARDED
 
 
 @dataclass(frozen=True)
@@ -30,12 +33,28 @@ class Gpu:
 
 GPUS = (Gpu("H100", 989e12, 3.35e12), Gpu("H200", 989e12, 4.8e12))  # SXM
 
-# Seconds from one kernel to the next when Python starts each, and kernels of a layer for one token (counted: 1,400 to 1,600
-# in 28 layers). Sampling is bound by them.
-LAUNCH, KERNELS_OF_A_LAYER = 8e-6, 54
+# Kernels of a layer for one sampled token (counted: 1,400 to 1,600 in 28 layers), and seconds from one to the next: in a CUDA
+# graph (6.5 ms a token beside what is read), and when Python starts each (35 ms a token of a run, 50 to 60 beside other work).
+KERNELS_OF_A_LAYER, KERNEL, LAUNCH = 54, 4.3e-6, 23e-6
 
-# Share of the rate that the products of an update reach.
-REACHED = 0.4
+# Share of the memory's bandwidth at which sampling reads: 176 and 288 rows of 640 tokens took 16 and 17 ms a token.
+STREAMED = 0.4
+
+# Share of the rate that the products of an update reach: 144 rows of 1,290 tokens took 10.4 s.
+REACHED = 0.22
+
+
+def token_seconds(gpu: Any, *, layers: int, read: float, graphs: bool) -> float:
+    """Seconds of a sampled token of all rows: its kernels, and the weights, keys and values that they read.
+
+    Args:
+        gpu: with its `bandwidth`.
+        read: bytes.
+        graphs: without CUDA graphs it takes at least as long as Python to start the kernels.
+    """
+    kernels = layers * KERNELS_OF_A_LAYER
+    busy = kernels * KERNEL + read / (STREAMED * gpu.bandwidth)
+    return busy if graphs else max(busy, kernels * LAUNCH)
 
 
 @dataclass(frozen=True)
@@ -51,6 +70,7 @@ class Work:
     prompt, completion: mean lengths, tokens; longest: of the completions.
     rescored: share of the completions that are scored again before their update.
     batch, rows_at_once: completions sampled for a batch, and at once; updates of a batch.
+    graphs: whether a token is sampled by one CUDA graph.
     """
 
     body: float
@@ -68,6 +88,7 @@ class Work:
     batch: int
     rows_at_once: int
     updates: int
+    graphs: bool = True
 
     def operations(self, passes: float) -> float:
         """Of so many forward passes over every token of a step, prompts once for their group."""
@@ -90,12 +111,12 @@ class Work:
         return self.step_operations / rate
 
     def sampling_on(self, gpu: Gpu) -> float:
-        """Seconds of a step's share of sampling: bound by launches or by reading weights and cache for every token."""
+        """Seconds of a step's share of sampling."""
         passes = -(-self.batch // self.rows_at_once)
         rows = self.batch / passes
-        weights = 2 * (self.body + self.head)
-        read = (weights + rows * (self.prompt + self.completion / 2) * self.cache) / gpu.bandwidth
-        return passes * self.longest * max(self.layers * KERNELS_OF_A_LAYER * LAUNCH, read) / self.updates
+        read = 2 * (self.body + self.head) + rows * (self.prompt + self.completion / 2) * self.cache
+        token = token_seconds(gpu, layers=self.layers, read=read, graphs=self.graphs)
+        return passes * self.longest * token / self.updates
 
     def update_on(self, gpu: Gpu) -> float:
         """Seconds of an update's products."""
@@ -135,6 +156,7 @@ def work_of(trainer: Any, *, prompt: float, completion: float, longest: float) -
         batch=plan.local_completions,
         rows_at_once=config.generation_rows,
         updates=plan.updates,
+        graphs=config.cuda_graphs and trainer.accelerator.distributed_type in UNSHARDED,
     )
 
 
