@@ -327,11 +327,12 @@ def test_predict_degrades_to_a_question_with_a_folded_answer():
     assert VIEW in data and "Which KL covers?" in data["text/plain"]
 
 
-def test_nobody_has_said_the_answer_of_a_saved_picture():
+@pytest.mark.parametrize("before", ["", "The guard (paper). "])
+def test_nobody_has_said_the_answer_of_a_saved_picture(before):
     made = reveal("x")
-    made.suptitle("You said: forward")
+    made.suptitle(f"{before}You said: forward")
     other = reveal("x")
-    other.suptitle("The answer: forward")
+    other.suptitle(f"{before}The answer: forward")
     page = Predict("Which?", CHOICES, answer="forward", reveal=lambda said: made)._repr_mimebundle_()[0]["text/html"]
     assert as_png(other)[0] == base64.b64decode(re.search(r"base64,([^\"]+)", page)[1])
 

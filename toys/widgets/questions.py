@@ -195,8 +195,7 @@ def _nobody_said(picture: Figure | bytes) -> Figure | bytes:
     """A picture drawn for the right answer, where no learner has given one: "You said" becomes "The answer"."""
     if isinstance(picture, Figure):
         for text in picture.findobj(Text):
-            if text.get_text().startswith("You said: "):
-                text.set_text("The answer: " + text.get_text().removeprefix("You said: "))
+            text.set_text(text.get_text().replace("You said: ", "The answer: "))
     return picture
 
 
