@@ -1,6 +1,7 @@
 """The density explorer: what the kernel answers, and its handles in a real browser, without Jupyter in between."""
 
 import base64
+import html
 import importlib.util
 import json
 import math
@@ -104,7 +105,7 @@ def test_a_fit_that_follows_keeps_to_its_mode_until_the_valley_ends(explorer):
     assert "optimiser sits on the right mode" in explorer.text  # but a hand can put it there
 
 
-def test_twins_for_places_without_widgets():
+def test_twins_for_places_without_widgets(monkeypatch):
     made = DensityExplorer(still=[{"means": (-2.0, 2.0)}, {"means": (-1.2, 1.2), "alpha": 0.6}])
     data, metadata = made._repr_mimebundle_()
     assert set(data) == {"application/vnd.jupyter.widget-view+json", "image/png", "text/plain"}
@@ -113,6 +114,9 @@ def test_twins_for_places_without_widgets():
     )
     assert metadata["image/png"]["alt"].startswith("Left: a target with two modes")
     assert "Modes 4.00 apart" in made.text  # the stills leave the setting alone
+    monkeypatch.setenv("APO_EDU_STRIPS", "page")
+    page = made._repr_mimebundle_()[0]["text/html"]
+    assert page.count("<li>Modes") == 2 and html.escape(made.alt) in page and "Bold: the best fit." in page
 
 
 @pytest.mark.parametrize(

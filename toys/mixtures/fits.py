@@ -278,11 +278,11 @@ def follow(targets: Sequence[Mixture], alpha: float, start: Tensor) -> Fits:
     return Fits(**{field.name: torch.cat([getattr(row, field.name) for row in rows]) for field in fields(Fits)})
 
 
-def grid_around(target: Mixture, theta: Tensor, *, step: float | None = None) -> Grid:
-    """A grid for `target` that also holds the Gaussians theta [n, 2 or 5], with room to move and to widen."""
+def grid_around(target: Mixture, theta: Tensor, *, step: float | None = None, room: float = 1.6) -> Grid:
+    """A grid for `target` that also holds the Gaussians theta [n, 2 or 5], and them `room` times as wide."""
     dim = target.dim
     mean, sd = theta[:, :dim], theta[:, dim : 2 * dim].exp()
-    away = ((mean - target.mean).abs() + 1.6 * REACH * sd) / target.covariance.diagonal().sqrt()
+    away = ((mean - target.mean).abs() + room * REACH * sd) / target.covariance.diagonal().sqrt()
     return grid(target, step=step, width=max(8.0, float(away.max())))
 
 

@@ -3,8 +3,10 @@
 The browser draws and listens; every number in it comes from `toys.mixtures`, asked for with each move.
 """
 
+import html
 import io
 import math
+import os
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -187,7 +189,7 @@ class DensityExplorer(anywidget.AnyWidget):
         means = torch.linspace(*MEANS, SURFACE[0], dtype=torch.float64)
         log_sds = torch.linspace(math.log(SDS[0]), math.log(SDS[1]), SURFACE[1], dtype=torch.float64)
         widest = torch.tensor([[end, math.log(SDS[1])] for end in MEANS], dtype=torch.float64)
-        on = mixtures.grid_around(self.target, widest, step=0.25 * float(self.target.sds.min()))
+        on = mixtures.grid_around(self.target, widest, step=0.25 * float(self.target.sds.min()), room=1.01)
         return means, log_sds, mixtures.landscape(self.target, self._setting["alpha"], means, log_sds, on=on)
 
     def _bands(self) -> list[str]:
@@ -254,6 +256,14 @@ class DensityExplorer(anywidget.AnyWidget):
 
     def _repr_mimebundle_(self, **kwargs):
         data, metadata = still_twin(self._still_png, "\n".join([self.caption, *self._sentences]), self.alt)
+        if (
+            os.environ.get("APO_EDU_STRIPS") == "page"
+        ):  # the site: it has no kernel, so the stills come with their words
+            said = "".join(f"<li>{html.escape(sentence)}</li>" for sentence in self._sentences)
+            data["text/html"] = (
+                f'<figure><img src="data:image/png;base64,{data["image/png"]}" alt="{html.escape(self.alt)}">'
+                f"<figcaption>{html.escape(self.caption)}</figcaption></figure><ul>{said}</ul>"
+            )
         return data | widget_view(self), metadata
 
 
