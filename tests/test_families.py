@@ -61,6 +61,8 @@ HYBRIDS = {
     "falcon-h1": ("FalconH1", {
         **USUAL, "mamba_d_ssm": 32, "mamba_n_heads": 4, "mamba_d_head": 8, "mamba_d_state": 4, "mamba_n_groups": 1}),
     "mamba": ("Mamba", {**IDS, "hidden_size": 32, "num_hidden_layers": 2, "state_size": 4}),
+    "mamba2": ("Mamba2", {**IDS, "hidden_size": 32, "num_hidden_layers": 2, "state_size": 4, "num_heads": 8, "head_dim": 8,
+                          "n_groups": 1}),
 }  # fmt: skip
 PROMPTS = [[5, 9, 30, 7], [11, 12, 13, 14, 15, 16, 17]]
 COMPLETIONS = [[40, 41, 2], [42, 43, 44, 45, 46], [50, 51, 52, 53, 54, 55], [60, 2]]
@@ -73,11 +75,11 @@ def tiny(prefix: str, options: dict):
     torch.manual_seed(0)
     options = dict(options)
     experts = options.pop("experts_implementation", None)
-    name = {"Gemma3": "Gemma3Text", "GPT2LMHead": "GPT2"}.get(prefix, prefix)
+    name = {"Gemma3": "Gemma3Text"}.get(prefix, prefix.removesuffix("LMHead"))
     config = getattr(transformers, f"{name}Config")(**options)
     if experts:
         config._experts_implementation = experts  # the grouped product that is chosen otherwise knows no float64
-    kind = {"GPT2LMHead": "GPT2LMHeadModel"}.get(prefix, f"{prefix}ForCausalLM")
+    kind = f"{prefix}Model" if prefix.endswith("LMHead") else f"{prefix}ForCausalLM"
     model = getattr(transformers, kind)(config).eval()
     with torch.no_grad():
         model.get_output_embeddings().weight.mul_(20.0)
@@ -155,13 +157,74 @@ def test_hybrids_sample_without_a_shared_prompt(family):
     assert worst_error(model, ROWS, COMPLETIONS, ALONE) < 1e-5
 
 
-def test_a_model_that_samples_otherwise_than_it_scores_is_refused():
-    # RWKV takes padding for text.
-    options = {"vocab_size": len(TOKENIZER), "hidden_size": 32, "num_hidden_layers": 2, "context_length": 128}
-    model = tiny("Rwkv", options)
-    assert sampling_error(model, ROWS) > 1
-    with pytest.raises(UserError, match=r"model 'rwkv' gives other log-probabilities when it samples.* by \d"):
-        check_sampling(model, TOKENIZER, PROMPTS[0], "rwkv")
+# Families that count their positions by what is cached, padding on the left included.
+PADDED = {
+    "marian": ("Marian", {**IDS, "d_model": 32, "decoder_layers": 2, "decoder_attention_heads": 4, "decoder_ffn_dim": 48,
+                          "max_position_embeddings": 64, "decoder_start_token_id": 3}),
+    "blenderbot-small": ("BlenderbotSmall", {
+        **IDS, "d_model": 32, "decoder_layers": 2, "decoder_attention_heads": 4, "decoder_ffn_dim": 48,
+        "max_position_embeddings": 64}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("family", PADDED)
+def test_a_model_that_takes_padding_for_text_gets_prompts_of_one_length_at_a_time(family):
+    # Both were refused. BlenderbotSmall is off by some hundredths of a nat, in padded rows alone.
+    model = tiny(*PADDED[family])
+    assert sampling_error(model, ROWS) > 1e-2
+    check_sampling(model, TOKENIZER, PROMPTS[0], family)
+    assert sampling_error(model, ROWS) < 1e-5
+    assert worst_error(model, ROWS, COMPLETIONS, ALONE) < 1e-5
+
+
+@pytest.mark.parametrize("family", ["bloom", "mpt"])
+def test_alibi_in_float64_is_sampled_without_padding(family):
+    # Their mask's lowest float64 becomes -inf in a softmax of float32: a row of padding is NaN, and so is what sees it.
+    model = tiny(*FAMILIES[family][:2]).double()
+    assert math.isnan(worst_error(model, ROWS, COMPLETIONS, [[0], [2]], pad_left=True))
+    check_sampling(model, TOKENIZER, PROMPTS[0], family)
+    assert sampling_error(model, ROWS) < 1e-6
+
+
+def test_a_model_that_keeps_nothing_of_its_prompt_is_sampled():
+    # It ended in an AttributeError.
+    model = tiny("OpenAIGPTLMHead", {**IDS, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 128})
+    check_sampling(model, TOKENIZER, PROMPTS[0], "gpt")
+    assert sampling_error(model, ROWS) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("prefix", "options"),
+    [
+        # It looks ahead unless its configuration says is_decoder; a decoding loop of ours was not asked before.
+        ("BertLMHead", {**USUAL, "is_decoder": False}),
+        # It knows no mask, and goes on from another state than it computed.
+        ("Rwkv", {"vocab_size": len(TOKENIZER), "hidden_size": 32, "num_hidden_layers": 2, "context_length": 128}),
+    ],
+)
+def test_a_model_that_samples_otherwise_than_it_scores_is_refused(prefix, options):
+    message = r"model 'it' cannot be sampled as it is trained: its sampler's log-probabilities differ by \d.* nats"
+    with pytest.raises(UserError, match=message):
+        check_sampling(tiny(prefix, options), TOKENIZER, PROMPTS[0], "it")
+
+
+def test_nan_in_one_row_is_not_passed_over(monkeypatch):
+    # max() of Python keeps the first of two numbers that cannot be compared.
+    model = tiny("Llama", USUAL)
+    assert check_sampling(model, TOKENIZER, PROMPTS[0], "llama") is None
+    known = iter([None, None, math.nan])
+    own = hf.own_logps
+    monkeypatch.setattr(hf, "own_logps", lambda *args: own(*args) * (next(known) or 1.0))
+    with pytest.raises(UserError, match="differ by nan nats"):
+        check_sampling(model, TOKENIZER, PROMPTS[0], "llama")
+
+
+def test_code_that_raises_is_told_in_one_line(monkeypatch):
+    model = tiny("Llama", USUAL)
+    monkeypatch.setattr(hf.Sampler, "sample", lambda *args, **options: [][0])
+    with pytest.raises(UserError, match=r"its code raises IndexError \(list index out of range\); expected") as caught:
+        check_sampling(model, TOKENIZER, PROMPTS[0], "llama")
+    assert "\n" not in str(caught.value)
 
 
 @pytest.fixture(scope="module")
@@ -208,6 +271,8 @@ def test_what_is_whole_loads(llama):
         ("T5", {"vocab_size": 300, "d_model": 32, "d_kv": 8, "d_ff": 32, "num_layers": 1, "num_heads": 2}, "T5Config"),
         ("Granite", {**USUAL, "logits_scaling": 1.001}, "changes its logits after the LM head .logits_scaling 1.001"),
         ("Cohere", USUAL, "changes its logits after the LM head .logit_scale 0.0625"),
+        ("RecurrentGemma", {**HEADS, "num_hidden_layers": 3, "lru_width": 32}, "changes its logits .*logits_soft_cap 30.0"),
+        ("FalconH1", {**HYBRIDS["falcon-h1"][1], "lm_head_multiplier": 0.5}, "changes its logits .*lm_head_multiplier 0.5"),
         ("Gemma2", HEADS, "changes its logits after the LM head .final_logit_softcapping 30.0"),
         ("Gemma3", {
             "text_config": HEADS,

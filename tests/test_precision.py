@@ -1,5 +1,6 @@
 """float16 with a scaled gradient: what is computed, what happens where it overflows, and which GPU gets it."""
 
+import json
 import math
 import shutil
 
@@ -120,26 +121,28 @@ def test_a_gradient_that_no_scale_makes_finite_stops_the_run(run, monkeypatch, t
     assert not (tmp_path / "never" / "metrics.jsonl").exists() or not metrics_without_times(tmp_path / "never")
 
 
-def test_a_resumed_run_has_its_scale(run, tmp_path):
-    whole = run("whole", 2.0**40, steps=4, lora_rank=2)
-    state = torch.load(whole / "checkpoints" / "step-4" / "scaler.pt", weights_only=True)
+def test_a_resumed_run_has_its_scale_and_none_is_made_up(run, tmp_path):
+    whole = run("whole", 2.0**40, steps=2, lora_rank=2)
+    state = torch.load(whole / "checkpoints" / "step-2" / "scaler.pt", weights_only=True)
     assert state["scale"] == 2.0 ** (40 - metrics_without_times(whole)[0]["overflows"])
-    half = load_file(whole / "checkpoints" / "step-4" / "model.safetensors")
+    half = load_file(whole / "checkpoints" / "step-2" / "model.safetensors")
     assert {half[name].dtype for name in half if ".base_layer." in name} == {torch.float16}
     assert {half[name].dtype for name in half if ".lora_" in name} == {torch.float32}
     shutil.copytree(whole, tmp_path / "resumed")
-    shutil.rmtree(tmp_path / "resumed" / "checkpoints" / "step-4")
+    shutil.rmtree(tmp_path / "resumed" / "checkpoints" / "step-2")
     run("resumed", resume=True)
     assert metrics_without_times(tmp_path / "resumed") == metrics_without_times(whole)
-    again = torch.load(tmp_path / "resumed" / "checkpoints" / "step-4" / "scaler.pt", weights_only=True)
+    again = torch.load(tmp_path / "resumed" / "checkpoints" / "step-2" / "scaler.pt", weights_only=True)
     assert again == state
-
-
-def test_a_run_of_another_precision_is_not_resumed_in_float16(run, model, tmp_path):
-    train.main(small_run(model, tmp_path / "run", steps=2))
-    shutil.rmtree(tmp_path / "run" / "checkpoints" / "step-2")
+    # Of another precision there is none.
+    first = tmp_path / "resumed" / "checkpoints" / "step-1"
+    manifest = json.loads((first / "manifest.json").read_text())
+    del manifest["files"]["scaler.pt"]
+    (first / "scaler.pt").unlink()
+    (first / "manifest.json").write_text(json.dumps(manifest))
+    shutil.rmtree(tmp_path / "resumed" / "checkpoints" / "step-2")
     with pytest.raises(UserError, match=r"was written without float16's scale.*--mixed_precision bf16 or no"):
-        run("run", resume=True)
+        run("resumed", resume=True)
 
 
 def test_a_model_beyond_float16_is_refused_before_it_trains(model, tmp_path, run):

@@ -23,6 +23,8 @@ from full.logprobs.scoring import own_logps
 # Share of a batch that has ended at which its ended rows leave it. The cache is copied then, as it is for every token
 # anyway; a quarter was as fast as a tenth and a half on short and on long-tailed completions.
 LEAVE_AT = 0.25
+# Set on a model, by `check_sampling`, whose own code lets padding on the left change what follows.
+TAKES_PADDING_FOR_TEXT = "takes_padding_for_text"
 
 
 def sample_uniforms(seed: int, keys: Sequence[tuple[int, int, int]], count: int) -> Tensor:
@@ -140,6 +142,7 @@ class Sampler:
     softmax(logits / temperature) and nothing else, because that is what is scored and trained. A prompt is computed once
     for all its completions that are sampled together. Rows that have ended leave the batch, so that a few long completions
     do not hold up the rest; that changes a log-probability by the rounding of a product of another size, and nothing else.
+    Prompts of several lengths are padded on the left; a model that takes padding for text gets those of one length at a time.
 
     Args:
         model: a causal language model; its generation_config is replaced by a neutral one.
@@ -169,6 +172,7 @@ class Sampler:
         self.rows = Halving("generation_rows", rows_at_once)
         self.eos_ids, self.plain = end_ids(model, tokenizer), decodes_plainly(model)
         self.shares = caches_only_keys_and_values(model)
+        self.pads = not getattr(model, TAKES_PADDING_FOR_TEXT, False)
         self.pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else self.eos_ids[0]
         # generate() fills whatever a GenerationConfig leaves open from the model's own, so that one must be neutral too.
         model.generation_config = GenerationConfig(eos_token_id=self.eos_ids, pad_token_id=self.pad_id)
@@ -212,14 +216,14 @@ class Sampler:
         complete = self._decode if self.plain else self._generate
         was_training = self.model.training
         self.model.eval()
-        parts, done = even_parts(order, self.rows.size), 0
+        parts, done = self._parts(order, prompts), 0
         while parts:
             rows = parts.pop(0)
             chosen = [prompts[i] for i in rows], [keys[i] for i in rows], [likeliest[i] for i in rows]
             answer, why = self.rows.attempt(partial(complete, *chosen, limit or self.max_new_tokens))
             if answer is None:
                 self.rows.halve(why, tried=len(rows), whole=len(rows) == 1)
-                parts = even_parts(order[done:], self.rows.size)
+                parts = self._parts(order[done:], prompts)
                 continue
             for i, ids in zip(rows, answer[0], strict=True):
                 completions[i] = ids
@@ -242,6 +246,11 @@ class Sampler:
     def ended(self, completion: Sequence[int]) -> bool:
         """Whether a completion came to its own end; otherwise it was truncated."""
         return bool(completion) and completion[-1] in self.eos_ids
+
+    def _parts(self, order: Sequence[int], prompts: Sequence[Sequence[int]]) -> list[Sequence[int]]:
+        """The rows, in this order, as those that are sampled together."""
+        runs = [order] if self.pads else [list(run) for _, run in itertools.groupby(order, lambda i: len(prompts[i]))]
+        return [part for run in runs for part in even_parts(run, self.rows.size)]
 
     def _left_padded(self, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
         """(ids, mask), [rows, longest prompt] each, on the model's device."""
@@ -361,42 +370,51 @@ class Sampler:
         # Padding on the left gets position 0 too; nothing looks at it.
         positions = (some_mask.cumsum(-1) - 1).clamp(min=0)
         backbone = getattr(self.model, self.model.base_model_prefix)
-        cache = backbone(
-            input_ids=ids[rows, :-1], attention_mask=some_mask, position_ids=positions, use_cache=True
-        ).past_key_values
-        cache.batch_select_indices(torch.tensor(owners, device=ids.device))
+        outputs = backbone(input_ids=ids[rows, :-1], attention_mask=some_mask, position_ids=positions, use_cache=True)
+        cache = getattr(outputs, "past_key_values", None)
+        if cache is not None:  # GPT and XLM keep none
+            cache.batch_select_indices(torch.tensor(owners, device=ids.device))
         return cache
 
 
 def check_sampling(model: nn.Module, tokenizer: Any, prompt: Sequence[int], name: str) -> None:
-    """Raise unless prompts of two lengths, sampled together, get the probabilities of the model's own forward pass.
+    """Raise unless completions get the probabilities of the model's own forward pass.
 
-    Only where `generate` samples: there the model's code may ignore the padding (RWKV, by tens of nats) or continue from
-    another state than it computed (MiniMax).
+    Tried with prompts of two lengths, one of them twice. A model's code may count its positions by what is cached, padding
+    included (BART's and Marian's decoders): its prompts are sampled apart, by their lengths, from then on. It may go on from
+    another state than it computed (RWKV) or look ahead (BERT): nothing helps then.
 
     Args:
         prompt: at least two token ids; a few are used.
         name: of the model, for the message.
 
     Raises:
-        UserError: says by how much they differ.
+        UserError: says by how much they differ, or what the model's code raised.
     """
-    if decodes_plainly(model):
-        return
+    fault = _sampling_fault(model, tokenizer, prompt)
+    if fault and not decodes_plainly(model):
+        setattr(model, TAKES_PADDING_FOR_TEXT, True)
+        fault = _sampling_fault(model, tokenizer, prompt)
+    if fault:
+        raise UserError(
+            f"model {name!r} cannot be sampled as it is trained: {fault}; expected the log-probabilities of its forward pass. "
+            "Take another family, or another engine (--engine vllm)."
+        )
+
+
+def _sampling_fault(model: nn.Module, tokenizer: Any, prompt: Sequence[int]) -> str:
+    """What is wrong with the log-probabilities of a few completions, or ""."""
     sampler = Sampler(model, tokenizer, seed=0, temperature=1.0, max_new_tokens=4, rows_at_once=3)
     prompts = [list(prompt[:5])] * 2 + [list(prompt[:2])]
-    samples = sampler.sample(prompts, [(0, 0, 0), (0, 0, 1), (0, 1, 0)])
+    try:
+        samples = sampler.sample(prompts, [(0, 0, 0), (0, 0, 1), (0, 1, 0)])
+    except Exception as error:  # the code of any model
+        return f"its code raises {type(error).__name__} ({' '.join(str(error).split())[:200].rstrip('.')})"
     assert samples.logps is not None
-    errors = []
-    for start, completion, logps in zip(prompts, samples.completions, samples.logps, strict=True):
-        own = own_logps(model, start, completion)
-        errors.append((own - logps[: len(completion)]).abs().max().item())
-    if not max(errors) <= 1e-3:  # nor NaN
-        raise UserError(
-            f"model {name!r} gives other log-probabilities when it samples than in its forward pass, by {max(errors):.2g} "
-            "nats; expected the same, with prompts of several lengths padded on the left. Take another family, or another "
-            "engine (--engine vllm)."
-        )
+    known = zip(prompts, samples.completions, samples.logps, strict=True)
+    errors = [(own_logps(model, start, ids) - logps[: len(ids)]).abs().max() for start, ids, logps in known]
+    worst = torch.stack(errors).max().item()  # NaN, where any is
+    return "" if worst <= 1e-3 else f"its sampler's log-probabilities differ by {worst:.2g} nats"
 
 
 def require() -> None:

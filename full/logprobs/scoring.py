@@ -77,8 +77,8 @@ def scoring_error(model: nn.Module, prompt: Sequence[int], *, shared: bool) -> f
     rows.collect(logps, scored)
     differences = []
     for completion, logps in zip(completions, scored, strict=True):
-        differences.append((logps[: len(completion)] - own_logps(model, start, completion)).abs().max().item())
-    return max(differences)
+        differences.append((logps[: len(completion)] - own_logps(model, start, completion)).abs().max())
+    return torch.stack(differences).max().item()  # NaN, where any is
 
 
 @torch.no_grad()

@@ -157,7 +157,13 @@ def check_model(model: Any, prompts: list[list[int]], config: TrainConfig, pair_
             "since log-probabilities are computed from those. Take another family."
         )
     for shared in (False, True) if pair_cost < float("inf") else (False,):
-        error = scoring_error(model, prompts[0], shared=shared)
+        try:
+            error = scoring_error(model, prompts[0], shared=shared)
+        except Exception as fault:  # the code of any model
+            raise UserError(
+                f"model {config.model!r} cannot be scored: its code raises {type(fault).__name__} ({_reason(fault)}); expected "
+                "a causal language model that takes ids, a mask and positions. Take another family."
+            ) from fault
         if math.isnan(error):
             raise UserError(
                 f"model {config.model!r} gives log-probabilities that are no numbers (NaN); expected numbers. Its weights are "
@@ -171,13 +177,16 @@ def check_model(model: Any, prompts: list[list[int]], config: TrainConfig, pair_
 
 
 def logit_options(config: Any) -> list[str]:
-    """The options by which a model caps or scales its logits: Gemma2's cap, Granite's and Cohere's scale.
+    """The options by which a model caps or scales its logits: the caps of Gemma2, RecurrentGemma, xLSTM, Granite's and
+    Cohere's scales, the multipliers of Falcon-H1 and Muse.
 
     By the configuration and not by a sample of log-probabilities: a cap changes nothing while the logits are small, and would
     be off by 1e-3 nats later.
     """
     text = getattr(config, "text_config", None) or config
-    neutral = {"final_logit_softcapping": (None, 0, 0.0), "logits_scaling": (None, 1), "logit_scale": (None, 1)}
+    caps = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
+    scales = ("logits_scaling", "logit_scale", "lm_head_multiplier", "output_multiplier")
+    neutral = {**dict.fromkeys(caps, (None, 0)), **dict.fromkeys(scales, (None, 1))}
     return [
         f"{name} {getattr(text, name)}" for name, values in neutral.items() if getattr(text, name, None) not in values
     ]
