@@ -354,6 +354,20 @@ def test_batches_by_hand():
     assert "the last batch serves 3 of its 4 updates. Take --steps 12" in told(odd)
 
 
+@pytest.mark.parametrize(
+    ("changes", "told_of"),
+    [
+        ({}, False),  # the paper's two updates
+        ({"epochs": 2}, True),
+        ({"prompts_per_batch": 96}, True),  # four mini-batches
+        ({"epochs": 2, "off_policy": "clip"}, False),
+        ({"epochs": 2, "objective": "grpo"}, False),  # it has a ratio and a clip
+    ],
+)
+def test_many_updates_on_stale_samples_want_the_clip(changes, told_of):
+    assert ("Take --off_policy clip." in told(plan(TrainConfig(**changes)))) is told_of
+
+
 def test_clipping_that_cannot_occur_is_told():
     once = TrainConfig(objective="grpo", mini_batch_prompts=48)
     assert "clip_fraction always 0, and GSPO is GRPO" in told(plan_section(once, BatchPlan(once), 1592))

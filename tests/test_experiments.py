@@ -244,14 +244,19 @@ def test_a_rate_is_the_better_of_two_and_one_for_all_only_if_all_agree(tmp_path)
         assert all(best_rate(table, name) == chosen.get(name, 0.001) for name in OBJECTIVES)
         return experiment.judge(table)
 
-    assert verdict().answer == "holds" and "14 of 14 run, none better." in verdict().sentence
+    assert verdict().answer == "holds" and "14 of 14 run, better for none." in verdict().sentence
     assert (
         verdict(apo=0.0003).answer == "holds with a condition"
         and "APO 0.0003 (0.607 at" in verdict(apo=0.0003).sentence
     )
-    assert "14 of 14 run, better is APO 0.0001." in verdict(apo=0.0001).sentence
+    assert "14 of 14 run, better for APO." in verdict(apo=0.0001).sentence
     some = Table.from_runs(runs_of(tmp_path / "s.csv", {"apo-lr0.0001": [0.1, 0.2]}), experiment.pairs)
     assert experiment.judge(some).answer == "cannot be told"
+    some = {f"{name}-lr{rate}": [0.6, 0.7 + rate * up] for name, up in (("apo", -1), ("grpo", 1)) for rate in RATES}
+    found = experiment.judge(Table.from_runs(runs_of(tmp_path / "s.csv", some), experiment.pairs))
+    assert (
+        found.answer == "holds with a condition" and "were run for APO, ratio and clip, ADPO, Dr.GRPO" in found.sentence
+    )
 
 
 @pytest.mark.parametrize(

@@ -204,6 +204,11 @@ def plan_section(config: TrainConfig, plan: BatchPlan, num_problems: int) -> Sec
     else:
         clipping = "from the second update of a batch on; on the first every ratio is 1 and clip_fraction 0"
     section.fact("clipping", clipping)
+    if (updates >= 4 or config.epochs > 1) and objective.reads("off_policy") and config.off_policy == "none":
+        section.look(
+            f"{config.objective} takes the samples of later updates for the policy's own, and over four passes the tiny model "
+            "hardly learned that way (experiment 4). Take --off_policy clip."
+        )
     if plan.unused_updates:
         section.look(
             f"the last batch serves {updates - plan.unused_updates} of its {updates} updates. Take --steps "

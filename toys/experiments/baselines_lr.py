@@ -35,22 +35,22 @@ def best_rate(table: Table, objective: str, rates: tuple[float, ...] = RATES) ->
 
 def judge(table: Table) -> Verdict:
     chosen = {name: rate for name in OBJECTIVES if (rate := best_rate(table, name, CHOICES))}
-    if missing := [OBJECTIVES[name] for name in OBJECTIVES if name not in chosen]:
-        return Verdict("cannot be told", "weak", f"Not both of 3e-4 and 1e-3 were run for {', '.join(missing)}.")
-    wider = {name: best_rate(table, name) for name in OBJECTIVES}
+    missing = [OBJECTIVES[name] for name in OBJECTIVES if name not in chosen]
+    apart = len(set(chosen.values())) > 1
     said = []
     for name, rate in chosen.items():
         scores = ", ".join(f"{row.mean:.3f} at {each:g}" for each in RATES if (row := at(table, name, each)))
-        said.append(f"{OBJECTIVES[name]} {rate:g} ({scores})")
-    fewest = min(row.seeds for name in OBJECTIVES for rate in CHOICES if (row := at(table, name, rate)))
-    outside = [f"{OBJECTIVES[name]} {rate:g}" for name, rate in wider.items() if rate not in CHOICES]
+        (step,) = table.where(part="after", rule=f"{name}-lr0.001", metric=f"pass@1 minus {name}-lr{COMMON}")
+        difference = f"1e-3 minus 3e-4 {step.mean:+.3f} [{step.low:+.3f}, {step.high:+.3f}], {step.seeds} seeds"
+        said.append(f"{OBJECTIVES[name]} {rate:g} ({scores}; {difference})")
+    outside = [OBJECTIVES[name] for name in chosen if best_rate(table, name) not in CHOICES]
     ends = sum(gain(table, name, rate) is not None for name in OBJECTIVES for rate in RATES if rate not in CHOICES)
+    ends_said = f"Ends of the grid, on at least two seeds: {ends} of 14 run, better for {', '.join(outside) or 'none'}."
     return Verdict(
-        "holds" if len(set(chosen.values())) == 1 else "holds with a condition",
+        "holds with a condition" if apart else "cannot be told" if missing else "holds",
         "weak",
-        f"Rate of each objective, {fewest} seeds, and its pass@1: {'; '.join(said)}. Ends of the grid, on at least two seeds: "
-        + f"{ends} of 14 run, "
-        + (f"better is {', '.join(outside)}." if outside else "none better."),
+        f"Rate of each objective by its pass@1: {'; '.join(said)}. {ends_said}"
+        + (f" Not both of 3e-4 and 1e-3 were run for {', '.join(missing)}." if missing else ""),
     )
 
 

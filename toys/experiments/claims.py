@@ -309,7 +309,12 @@ def _baselines(table: Table) -> str:
         for kind, name in kinds.items()
         if (rows := table.where(part="after", rule=f"grpo{kind}", metric=f"pass@1 minus apo{kind}"))
     ]
-    return f"GRPO minus APO with alpha 0.9, pass@1, each at its own rate: {', '.join(found)}"
+    found += [
+        f"{metric}, two updates {_signed(rows[0])}"
+        for metric in ("greedy", "pass@8")
+        if (rows := table.where(part="after", rule="grpo", metric=f"{metric} minus apo"))
+    ]
+    return f"GRPO minus APO with alpha 0.9, each at its own rate: pass@1, {', '.join(found)}"
 
 
 def _rare_successes(table: Table) -> Verdict:
