@@ -4,7 +4,7 @@
 const SVG = "http://www.w3.org/2000/svg";
 const LEFT = { width: 420, height: 300, x0: 34, x1: 412, y0: 12, y1: 222, row: 246, low: -6, high: 6, top: 1 };
 const RIGHT = { width: 320, height: 300, x0: 46, x1: 312, y0: 12, y1: 252 };
-const REST = 120; // ms without a move until the whole search is asked for
+const REST = 180; // ms without a move until the whole search is asked for
 const SILENCE = 4000; // ms without an answer until the reader hears of it
 const FADED = 6; // how many of the optimiser's steps are drawn behind the present one
 
