@@ -38,10 +38,10 @@ QUESTIONS = {
         tolerance=0.3,
         label="distance",
         explain={
-            "low": "Earlier: below 3.12 the valley on a mode is gone, and with it the only thing that held the fit there.",
-            "right": "Yes, at 3.12. Covering is the best fit from 3.83 down, but the optimiser stays in its valley until the "
-            "valley ends.",
-            "high": "It holds on longer: at 3.83 covering becomes the best fit, but the optimiser sees only its own valley.",
+            "low": "Earlier: below 3.12 there is no minimum on a mode any more, and nothing else held the fit there.",
+            "right": "Yes, at 3.12. Covering is the best fit from 3.83 down, but the optimiser stays in its minimum until "
+            "that vanishes.",
+            "high": "It holds on longer: at 3.83 covering becomes the best fit, but the fit's own minimum is still there.",
         },
         alt="Distance of the fit's mean from the middle against the distance of the modes. The best fit jumps at 3.83; the "
         "fit dragged together stays on its mode down to 3.12; dragged apart, it stays in the middle up to 5.",

@@ -78,8 +78,8 @@ deviation of $m_1, \dots, m_M$ (the unbiased one, over $M - 1$), the standard er
 Write `standard_error(rewards)` for rewards `[prompts, group]`; it returns a float.
 """,
     hint=r"""
-First one mean a prompt, over the last dimension; then forget the completions. `Tensor.std()` divides by $M - 1$ unless told
-otherwise.
+First the mean of each prompt, over the last dimension; then forget the completions. `Tensor.std()` divides by $M - 1$ unless
+told otherwise.
 """,
     after="This is `reward_se` of a run. In the first step above it is 0.036; as many independent completions would "
     "claim 0.029.",
@@ -196,7 +196,7 @@ otherwise.
 def _truncated_fraction(tokens, mask, end):
     """Share of the completions that were cut off before their end token.
 
-    tokens: [n, width] integers, filled up behind a completion's end.  mask: bool [n, width].  end: an int.  Returns a float.
+    tokens: [n, width] integers, padded behind a completion's end.  mask: bool [n, width].  end: an int.  Returns a float.
     """
     last = tokens.gather(-1, mask.sum(-1, keepdim=True) - 1)
     return float((last != end).double().mean())
@@ -258,26 +258,27 @@ truncated_fraction = WriteIt(
     difficulty=2,
     text=r"""
 A completion stops at its end token or at the length limit, whichever comes first. One that stops at the limit *without*
-an end token was cut; one whose end token is the last allowed was not. The rows of a batch are filled up behind their
-completions to a common width, which may be wider than the limit, and filled up with anything, the end token too; `mask` is
-true on a completion's own tokens. Write `truncated_fraction(tokens, mask, end)`: the share of the completions that were cut.
+an end token was cut; one whose end token is the last allowed was not. The rows of a batch are padded behind their
+completions to a common width, which may be wider than the limit, and padded with any token, the end token too; `mask` is
+true on a completion's own tokens, its end token among them. Write `truncated_fraction(tokens, mask, end)`: the share of the
+completions that were cut.
 """,
     hint=r"""
 Which token is a completion's last one? The lengths are the row sums of the mask. No completion is empty.
 """,
-    after="The last of the six curves above. Where it grows, look at samples before anything else.",
+    after="The dashed curve in the last of the six panels above. Where it grows, look at samples before anything else.",
     solution=_truncated_fraction,
     also_right=(_cut_by_search, _cut_by_loop),
     checks=(
         check(
             "values",
-            "rows filled up with 0",
+            "rows padded with 0",
             sampled((6, 8, 0), (8, 8, 0)),
             rtol=1e-9,
             hint="With end = 2 and at most three tokens, (5, 7, 2), (5, 2, 0) and (5, 7, 9): only the last one was cut, so it "
             "is 1/3.",
         ),
-        check("filled", "rows filled up with the end token", sampled((6, 8, END), (8, 8, END)), rtol=1e-9),
+        check("filled", "rows padded with the end token", sampled((6, 8, END), (8, 8, END)), rtol=1e-9),
         check("none", "all have ended", sampled((6, 8, 0), (8, 8, END), some_are_cut=False), floor=1e-12),
     ),
     mistakes=(
@@ -294,12 +295,12 @@ Which token is a completion's last one? The lengths are the row sums of the mask
         ),
         Mistake(
             "filling read",
-            "the filling is searched for the end token too: multiply by the mask, or look at each completion's own last token.",
+            "the padding is searched for the end token too: multiply by the mask, or look at each completion's own last token.",
             _share(lambda tokens, lengths, mask, cut: ~(tokens == END).any(-1)),
         ),
         Mistake(
             "the last column",
-            "this looks at the last column, which is filling for most completions; a completion's last token is where its mask "
+            "this looks at the last column, which is padding for most completions; a completion's last token is where its mask "
             "ends.",
             _share(lambda tokens, lengths, mask, cut: tokens[:, -1] != END),
         ),
@@ -335,7 +336,7 @@ Which token is a completion's last one? The lengths are the row sums of the mask
         ),
         Mistake(
             "tokens and filling",
-            "this averages over all places, filling included; one verdict a completion is asked for.",
+            "this averages over all places, padding included; one verdict a completion is asked for.",
             _share(lambda tokens, lengths, mask, cut: tokens != END),
         ),
         Mistake(

@@ -94,12 +94,12 @@ frozen = WriteIt(
     difficulty=1,
     text=r"""
 A schedule that reads the wrong distribution sees no confidence, ever, and alpha never moves. The reward does not tell;
-a line over the metrics does. Write `frozen(confidence, entropy)`, both `[steps, runs]`: true for a run whose confidence is
-below $10^{-9}$ at *every* step although its policy has become sure, its entropy at the last step being less than half of
+a line of code over the metrics does. Write `frozen(confidence, entropy)`, both `[steps, runs]`: true for a run whose confidence
+is below $10^{-9}$ at *every* step although its policy has become sure, its entropy at the last step being less than half of
 that at the first. A run that is still undecided has no confidence either, and nothing is wrong with it.
 """,
     hint=r"""
-Two conditions a run, joined by `&`. Steps are the first dimension: `amax(0)` is the largest value over the steps.
+Two conditions for each run, joined by `&`. Steps are the first dimension: `amax(0)` is the largest value over the steps.
 """,
     after="Tried on the five runs above it would have named one of them by itself.",
     solution=_frozen,
@@ -112,7 +112,7 @@ Two conditions a run, joined by `&`. Steps are the first dimension: `amax(0)` is
             rtol=1e-9,
             hint="No confidence ever, entropy from 0.9 to 0.3: frozen. The same, entropy from 0.9 to 0.6: undecided.",
         ),
-        check("more", "more of them", runs(2), rtol=1e-9),
+        check("more", "more runs of every kind", runs(2), rtol=1e-9),
     ),
     mistakes=(
         Mistake(
