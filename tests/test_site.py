@@ -245,6 +245,13 @@ def test_what_follows_a_question_is_folded_until_one_commits_or_skips(site):
         page.emulate_media(media="screen")
         page.evaluate("document.querySelector('.apo-rest').children[0].id = 'inside'; location.hash = 'inside'")
         page.wait_for_function(shown)  # a link into it
+        closed = "document.querySelectorAll('article details:not([open])').length"
+        before = page.evaluate(closed)
+        assert page.evaluate(f"dispatchEvent(new Event('beforeprint')), {closed}") == 0 < before
+        assert page.evaluate(f"dispatchEvent(new Event('afterprint')), {closed}") == before
+        page.goto(f"file://{site}/lessons/12_results.html")  # its questions are answered by the next section's table
+        assert page.locator(".apo-question:visible").count() == 3 and page.locator(".apo-gate").count() == 1
+        assert page.evaluate("document.querySelector('.apo-rest > .tag_answers').checkVisibility()") is False
         assert page.errors == []
     with browser.browser(scripts=False) as page:
         page.goto(address)
@@ -272,7 +279,16 @@ def test_on_a_phone_wide_tables_stack_and_wide_pictures_scroll(site):
         box.focus()
         page.keyboard.press("ArrowRight")
         page.wait_for_function("document.activeElement.scrollLeft > 0")
+        page.goto(f"file://{site}/index.html")
+        stage, larger = page.locator(".apo-strip-stage"), page.get_by_role("button", name="Larger picture")
+        assert stage.locator("img").bounding_box()["width"] < 390 and stage.get_attribute("tabindex") is None
+        larger.click()
+        page.wait_for_function("document.querySelector('.apo-strip-stage').tabIndex === 0")
+        assert stage.locator("img").bounding_box()["width"] > 570 and larger.get_attribute("aria-pressed") == "true"
         page.set_viewport_size({"width": 1280, "height": 800})
+        assert not larger.is_visible()
+        page.go_back()
+        box.focus()
         page.wait_for_function("!document.activeElement.hasAttribute('tabindex')")
         assert box.get_attribute("role") is None
 

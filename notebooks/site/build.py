@@ -96,9 +96,12 @@ def page_of(book: nbformat.NotebookNode, name: str, folder: str, out: Path) -> n
         links.append(
             f"[open in Colab](https://colab.research.google.com/github/{where}/blob/main/{folder}/{name}.ipynb)"
         )
-    start = (
-        f"*Here it works without a kernel. To change its code: `make lab`, then `{name}.ipynb`; {', '.join(links)}.*"
-    )
+    start = f"*To read here; its checks need a kernel: open `{name}.ipynb` in JupyterLab; {', '.join(links)}.*"
+    if folder == "notebooks":
+        start = (
+            "*Here it works without a kernel; its words are in the [glossary](../glossary.rst). To change its code: "
+            f"`make lab`, then `{name}.ipynb`; {', '.join(links)}.*"
+        )
     book.cells = [title, nbformat.v4.new_markdown_cell(start), *cells]
     book.metadata.pop("widgets", None)
     return book

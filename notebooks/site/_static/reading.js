@@ -35,5 +35,15 @@ for (const picture of document.querySelectorAll(".apo-question img")) {
   picture.replaceWith(box);
   box.append(picture);
 }
+// A strip is whole at first, so that one sees all that moves; on a phone a button makes its picture large.
+for (const stage of document.querySelectorAll(".apo-strip-stage")) {
+  const large = document.createElement("button");
+  large.type = "button";
+  large.className = "apo-commit apo-enlarge";
+  large.textContent = "Larger picture";
+  large.setAttribute("aria-pressed", "false");
+  large.addEventListener("click", () => large.setAttribute("aria-pressed", String(stage.classList.toggle("apo-large"))));
+  stage.after(large);
+}
 const sizes = new ResizeObserver((seen) => seen.forEach(({ target }) => sayWhatScrolls(target)));
 document.querySelectorAll(".apo-picture, .apo-strip-stage, .pst-scrollable-table-container").forEach((box) => sizes.observe(box));
