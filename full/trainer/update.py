@@ -128,7 +128,7 @@ def step_metrics(
 
 
 def push_shares(batch: GroupBatch, coef: Tensor) -> dict[str, float]:
-    """Whose gradient it is: shares of the push, the sum of |coef| over tokens, by how many of a group are its best.
+    """Whose gradient it is: shares of the push, the sum of `|coef|` over tokens, by how many of a group are its best.
 
     push_hard: of the prompts whose highest reward at most a quarter of the completions got, push_easy: at least three
     quarters, but not all; push_idle: of the prompts whose completions all got the same. With rewards that are right or wrong
