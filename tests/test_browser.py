@@ -67,7 +67,7 @@ def work_by_keyboard(page, strip):
     for key, value in [("Home", "0.000"), ("ArrowRight", "0.025"), ("ArrowUp", "0.050"), ("ArrowLeft", "0.025"),
                        ("End", "1.000")]:  # fmt: skip
         page.keyboard.press(key)
-        page.wait_for_timeout(50)
+        strip.locator(f"input[aria-valuetext='{value}']").wait_for(timeout=2_000)  # a busy machine may need a while
         seen.append(state(page, strip))
         assert seen[-1][2] == value and f"alpha = {value}" in seen[-1][1]
     assert seen[1] == seen[3] and len(set(seen)) == 4 and len({picture for picture, _, _ in seen}) == 4
