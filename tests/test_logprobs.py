@@ -53,6 +53,20 @@ def test_equals_the_plain_computation_whatever_the_padding(pad_left, temperature
         torch.testing.assert_close(got[row][rows.segments[row] > 0], want, rtol=1e-12, atol=1e-13)
 
 
+def test_the_last_column_never_reaches_the_model():
+    # It predicts nothing. Alone, with left and right padding, and in a row of several completions.
+    model, widths = small_model(), []
+    model.model.register_forward_pre_hook(
+        lambda _, args, given: widths.append(given["input_ids"].shape), with_kwargs=True
+    )
+    for cut in ([[0], [1]], [[2]]):
+        for pad_left in (False, True):
+            rows = PackedRows(cut, PROMPTS, COMPLETIONS, device=CPU, pad_left=pad_left)
+            token_logps(model, *rows.inputs)
+    token_logps(model, *PackedRows([[0, 1]], [PROMPTS[0]] * 2, COMPLETIONS, device=CPU).inputs)
+    assert widths == [(2, 5), (2, 5), (1, 8), (1, 8), (1, 7)]
+
+
 def test_entropy_is_that_of_the_next_token():
     model = small_model()
     rows = PackedRows([[2]], PROMPTS, COMPLETIONS, device=CPU)
@@ -246,8 +260,24 @@ def test_the_head_in_chunks_equals_the_plain_one(monkeypatch, bias, temperature)
         torch.testing.assert_close(entropies, -(all_logps.exp() * all_logps).sum(-1), rtol=1e-12, atol=1e-13)
         gradients = torch.autograd.grad((weights * logps).sum(), inputs)
         torch.testing.assert_close(gradients, want_gradients, rtol=1e-11, atol=1e-12)
+        logps, _ = head_logps(head, hidden, targets, temperature=temperature)  # in place, and a single chunk is kept
+        torch.testing.assert_close(logps, want, rtol=1e-12, atol=1e-13)
+        for keep in (True, False):  # what is kept is used up by the first
+            gradients = torch.autograd.grad((weights * logps).sum(), inputs, retain_graph=keep)
+            torch.testing.assert_close(gradients, want_gradients, rtol=1e-11, atol=1e-12)
     assert "forward" not in head.__dict__  # the head is itself again
     assert head_logps(head, hidden, targets)[1] is None
+
+
+def test_one_chunk_is_computed_once_and_several_twice(monkeypatch):
+    calls, real = [], lm_head._logits
+    monkeypatch.setattr(lm_head, "_logits", lambda *args: calls.append(1) or real(*args))
+    head, hidden, targets = torch.nn.Linear(4, 9), torch.randn(6, 4, requires_grad=True), torch.randint(9, (6,))
+    for elements, expected in ((9 * 6, 1), (9 * 5, 4)):
+        monkeypatch.setattr(lm_head, "CHUNK_ELEMENTS", elements)
+        calls.clear()
+        head_logps(head, hidden, targets)[0].sum().backward()
+        assert len(calls) == expected
 
 
 def test_a_frozen_head_gets_no_gradient():

@@ -1,6 +1,8 @@
 """Sampling: from the right distribution, reproducible row by row, and deaf to the model's own generation_config."""
 
+import contextlib
 import math
+from itertools import product
 
 import pytest
 import torch
@@ -17,6 +19,7 @@ from transformers import (
     MistralForCausalLM,
     Qwen3ForCausalLM,
 )
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from full.engines import graphs, hf
 from full.engines.hf import (
@@ -30,6 +33,8 @@ from full.engines.hf import (
 )
 from full.logprobs.scoring import score
 from full.logprobs.tokens import Policy
+from full.models import attention
+from full.models.attention import attend_with_products, one_token_attention
 from full.models.tiny import make_tokenizer
 from tests.helpers import small_model
 
@@ -288,6 +293,87 @@ def test_rare_tokens_of_a_large_vocabulary_are_drawn():
     drawn = tokens[tokens > 0]  # rounding of the large one moves the border by a few per cent of the tail
     assert len(drawn.unique()) == len(drawn) > 480
     torch.testing.assert_close(logps[tokens > 0], logits[:, 1][tokens > 0], rtol=1e-6, atol=0)
+
+
+def test_the_entropy_of_impossible_tokens_is_none():
+    # Half and half: log 2, however impossible the others are.
+    logits = torch.tensor([[0.0, 0.0, -torch.inf, -1e30], [1.0, 1.0, -torch.inf, -torch.inf]])
+    _, logps, entropies = draw(logits, torch.tensor([0.3, 0.7], dtype=torch.float64), 1.0)
+    torch.testing.assert_close(entropies, torch.full((2,), math.log(2)))
+    torch.testing.assert_close(logps, torch.full((2,), -math.log(2)))
+
+
+# Attention of one token on a CPU
+
+
+@pytest.mark.parametrize("heads_of_cache", [1, 2, 4])
+@pytest.mark.parametrize("scaling", [None, 0.3])
+def test_attention_of_one_token_by_its_definition(heads_of_cache, scaling):
+    generator = torch.Generator().manual_seed(0)
+    query, key, value = (
+        torch.randn(3, *shape, generator=generator, dtype=torch.float64)
+        for shape in ((4, 1, 6), (heads_of_cache, 5, 6), (heads_of_cache, 5, 7))
+    )
+    seen = torch.tensor([[True] * 5, [False, True, True, False, True], [False] * 4 + [True]])
+    got = attend_with_products(query, key, value, seen[:, None, None], scaling=scaling)
+    assert got.shape == (3, 1, 4, 7)
+    for row, head in product(range(3), range(4)):
+        mine = head * heads_of_cache // 4
+        weights = [
+            math.exp((query[row, head, 0] @ key[row, mine, t]).item() * (scaling or 6**-0.5)) * seen[row, t].item()
+            for t in range(5)
+        ]
+        want = sum(w * value[row, mine, t] for t, w in enumerate(weights)) / sum(weights)
+        torch.testing.assert_close(got[row, 0, head], want, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("make", [small, mistral, gpt2])
+def test_sampling_on_a_cpu_attends_with_products_and_to_the_same(monkeypatch, make):
+    it = sampler(with_ends(make()), max_new_tokens=12)
+    calls, layers = [], it.model.config.num_hidden_layers
+
+    def counted(*args, **options):
+        calls.append(args)
+        return attend_with_products(*args, **options)
+
+    monkeypatch.setattr(attention, "attend_with_products", counted)
+    samples = it.sample(ROWS, KEYS)
+    expected = layers * (max(map(len, samples.completions)) - 1)  # all but the prompts
+    assert len(calls) == expected
+    assert any(args[3] is not None for args in calls)  # padding on the left
+    monkeypatch.setattr(hf, "one_token_attention", lambda device: contextlib.nullcontext())
+    theirs = it.sample(ROWS, KEYS)
+    assert len(calls) == expected
+    assert samples.completions == theirs.completions
+    torch.testing.assert_close(samples.logps, theirs.logps, rtol=0, atol=1e-5)
+
+
+def test_the_librarys_attention_comes_back():
+    usual = ALL_ATTENTION_FUNCTIONS["sdpa"]
+    with contextlib.suppress(KeyError), one_token_attention(CPU):
+        assert ALL_ATTENTION_FUNCTIONS["sdpa"] is not usual
+        raise KeyError
+    assert ALL_ATTENTION_FUNCTIONS["sdpa"] is usual
+    with one_token_attention(torch.device("cuda")):
+        assert ALL_ATTENTION_FUNCTIONS["sdpa"] is usual
+    with torch.autocast("cpu", torch.bfloat16), one_token_attention(CPU):
+        assert ALL_ATTENTION_FUNCTIONS["sdpa"] is usual
+
+
+def test_what_products_cannot_do_stays_with_the_library(monkeypatch):
+    calls = []
+    monkeypatch.setitem(ALL_ATTENTION_FUNCTIONS, "sdpa", lambda *args, **options: calls.append(options))
+    one, two = torch.randn(1, 2, 1, 4), torch.randn(1, 2, 2, 4)
+    with one_token_attention(CPU):
+        attend = ALL_ATTENTION_FUNCTIONS["sdpa"]
+        assert attend(None, one, two, two, None)[0].shape == (1, 1, 2, 4)
+        assert calls == []
+        attend(None, two, two, two, None)  # several tokens
+        attend(None, one.bfloat16(), two.bfloat16(), two.bfloat16(), None)
+        attend(None, one, two, two, torch.zeros(1, 1, 1, 2))  # a mask that is added
+        attend(None, one, two, two, torch.ones(1, 2, 1, 2, dtype=torch.bool))  # a mask for each head
+        attend(None, one, two, two, None, position_bias=torch.zeros(1, 2, 1, 2))
+    assert len(calls) == 5
 
 
 def test_batches_are_few_and_even():

@@ -19,6 +19,7 @@ from full.errors import UserError
 from full.halving import Halving
 from full.logprobs.packing import to_device
 from full.logprobs.scoring import own_logps
+from full.models.attention import one_token_attention
 
 # Share of a batch that has ended at which its ended rows leave it. The cache is copied then, as it is for every token
 # anyway; a quarter was as fast as a tenth and a half on short and on long-tailed completions.
@@ -61,7 +62,11 @@ def draw(
     tokens = torch.searchsorted(cumulative, threshold, right=True).clamp(max=logits.shape[-1] - 1)
     if likeliest is not None:
         tokens = torch.where(likeliest[:, None], logits.argmax(-1, keepdim=True), tokens)
-    return tokens.squeeze(-1), logps.gather(-1, tokens).squeeze(-1), torch.special.entr(p).sum(-1)
+    known = logps.gather(-1, tokens)
+    # -p log p in place, where torch.special.entr takes each logarithm again: the call 0.08 instead of 0.14 ms for 128 rows
+    # of 289. The clamp makes 0 of 0 * -inf.
+    entropies = -logps.clamp_(min=torch.finfo(logps.dtype).min).mul_(p).sum(-1)
+    return tokens.squeeze(-1), known.squeeze(-1), entropies
 
 
 class InverseTransformSampling(LogitsProcessor):
@@ -213,14 +218,15 @@ class Sampler:
         order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
         completions: list[list[int]] = [[] for _ in prompts]
         known: list[Tensor] = []  # [2, rows, tokens] of each piece: log-probabilities and entropies
-        complete = self._decode if self.plain else self._generate
+        complete, device = self._decode if self.plain else self._generate, next(self.model.parameters()).device
         was_training = self.model.training
         self.model.eval()
         parts, done = self._parts(order, prompts), 0
         while parts:
             rows = parts.pop(0)
             chosen = [prompts[i] for i in rows], [keys[i] for i in rows], [likeliest[i] for i in rows]
-            answer, why = self.rows.attempt(partial(complete, *chosen, limit or self.max_new_tokens))
+            with one_token_attention(device):
+                answer, why = self.rows.attempt(partial(complete, *chosen, limit or self.max_new_tokens))
             if answer is None:
                 self.rows.halve(why, tried=len(rows), whole=len(rows) == 1)
                 parts = self._parts(order[done:], prompts)

@@ -1,7 +1,8 @@
 """The LM head without its logits: log-probabilities of given tokens, in memory that does not grow with tokens x vocabulary.
 
 A vocabulary of 151,936 makes the logits of 2,000 tokens larger than the 1.7B model's own activations. Here they exist for
-a chunk of tokens at a time, in the forward pass and, computed again, in the backward pass.
+a chunk of tokens at a time, in the forward pass and, computed again, in the backward pass. Where there is one chunk it is
+kept for the backward pass, in the memory that this would take for it anyway.
 """
 
 from typing import Any
@@ -80,7 +81,9 @@ class ChunkedLogps(torch.autograd.Function):
         logps = torch.empty(len(hidden), dtype=exact, device=hidden.device)
         entropies, normalizers = torch.empty_like(logps), torch.empty_like(logps)
         matrix = weight.to(ctx.compute)
-        for rows in _chunks(len(hidden), len(weight), device):
+        chunks = _chunks(len(hidden), len(weight), device)
+        ctx.kept = None
+        for rows in chunks:
             logits = _logits(hidden[rows], matrix, bias, ctx.compute, temperature)
             logps[rows] = logits.gather(-1, targets[rows, None]).squeeze(-1)
             if with_entropy:
@@ -90,7 +93,10 @@ class ChunkedLogps(torch.autograd.Function):
                 del p
             else:  # the same in place: logsumexp makes another chunk on the way
                 largest = logits.amax(-1, keepdim=True)
-                normalizers[rows] = logits.sub_(largest).exp_().sum(-1).log_().add_(largest.squeeze(-1))
+                total = logits.sub_(largest).exp_().sum(-1, keepdim=True)
+                normalizers[rows] = (total.log() + largest).squeeze(-1)
+                if len(chunks) == 1 and any(ctx.needs_input_grad):
+                    ctx.kept = logits.div_(total)  # small enough to be kept
             logps[rows] -= normalizers[rows]
             del logits  # before the next chunk's are there
         ctx.save_for_backward(hidden, weight, bias, targets, normalizers)
@@ -109,8 +115,11 @@ class ChunkedLogps(torch.autograd.Function):
         grad_bias = torch.zeros_like(bias) if for_bias else None
         matrix = weight.to(ctx.compute)
         for rows in _chunks(len(hidden), len(weight), hidden.device.type):
-            slope = _logits(hidden[rows], matrix, bias, ctx.compute, ctx.temperature)
-            slope = slope.sub_(normalizers[rows, None]).exp_().mul_(-grad[rows, None])
+            slope, ctx.kept = ctx.kept, None  # used up: a second backward pass computes it again
+            if slope is None:
+                slope = _logits(hidden[rows], matrix, bias, ctx.compute, ctx.temperature)
+                slope = slope.sub_(normalizers[rows, None]).exp_()
+            slope = slope.mul_(-grad[rows, None])
             slope.scatter_add_(-1, targets[rows, None], grad[rows, None])
             slope = slope.div_(ctx.temperature).to(ctx.compute)
             if grad_hidden is not None:

@@ -258,9 +258,10 @@ def kept_bytes(model: Any, autocast: torch.dtype | None, *, width: int = 8) -> t
     """
 
     def count(rows: int, width: int) -> int:
-        ids = torch.zeros(rows, width, dtype=torch.long, device=model.device)
+        # The model sees all columns but the last, which predicts nothing.
+        ids = torch.zeros(rows, width + 1, dtype=torch.long, device=model.device)
         attention_mask, completion_mask, segments = torch.ones_like(ids), torch.ones_like(ids), None
-        completion_mask[:, : width // 4] = 0
+        completion_mask[:, : width // 4 + 1] = 0
         if may_share_prompts(model.config):  # two completions a row
             segments = completion_mask.clone()
             segments[:, width // 2 :] *= 2
@@ -276,6 +277,7 @@ def kept_bytes(model: Any, autocast: torch.dtype | None, *, width: int = 8) -> t
         with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor), torch.enable_grad(), precision:
             logps = token_logps(model, ids, attention_mask, completion_mask, segments)
         del logps  # until here the storages counted are alive, so no two have one address
+        sizes.pop(ids.untyped_storage()._cdata, None)  # given to the pass, and there without it
         return sum(sizes.values())
 
     def per_token() -> tuple[float, float]:
