@@ -6,7 +6,7 @@ rounding. So a failed attempt is made again in halves, with the same random numb
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
@@ -78,26 +78,41 @@ def first_sentence(error: BaseException) -> str:
     return " ".join(str(error).split()).split(". ")[0].rstrip(".")[:160] or type(error).__name__
 
 
+class Advice:
+    """What to say when a run's memory is out for good.
+
+    finding: of the run's memory plan; None before there is one.
+    """
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.config = config
+        self.finding: Callable[[], str] | None = None
+
+    def __str__(self) -> str:
+        if self.finding is not None:
+            return self.finding()
+        return f"Try {', or '.join(remedies(self.config))}; --doctor says what each needs."
+
+
 @contextmanager
-def room_or_advice(config: TrainConfig) -> Iterator[None]:
-    """Within it running out of memory is one error that says what to try.
+def room_or_advice(config: TrainConfig) -> Iterator[Advice]:
+    """Within it running out of memory is one error that says what to try; give it the memory plan's finding when there is one.
 
     Raises:
         NoRoomError: memory ran out where nothing could be halved.
     """
+    advice = Advice(config)
     try:
-        yield
+        yield advice
     except Exception as error:
         if not ran_out_of_memory(error):
             raise
         why = str(error) if isinstance(error, NothingToHalveError) else first_sentence(error)
-        raise NoRoomError(
-            f"memory ran out: {why}. Try {', or '.join(remedies(config))}; --doctor says what each needs."
-        ) from None
+        raise NoRoomError(f"memory ran out: {why}. {advice}") from None
 
 
-def remedies(config: Any) -> list[str]:
-    """What takes less memory, the cheapest first."""
+def remedies(config: TrainConfig) -> list[str]:
+    """What takes less memory, the cheapest first, before anything is known of the model."""
     found = []
     if not config.gradient_checkpointing:
         found.append("--gradient_checkpointing true")

@@ -79,8 +79,9 @@ def main(argv: list[str] | None = None, *, started_by: int | None = None) -> Non
             console = Console(accelerator.is_main_process)
             if not examining:
                 held.enter_context(claimed(config, accelerator, resume=bool(resume)))
-            held.enter_context(room_or_advice(config))
+            advice = held.enter_context(room_or_advice(config))
             trainer = set_up(config, accelerator, resume=bool(resume), say=console.line)
+            advice.finding = trainer.memory.finding
         if examining:
             from full.doctor.print import examine
 

@@ -60,6 +60,8 @@ def test_threads_are_those_that_the_user_allows(monkeypatch):
 
 
 class Proxy(http.server.BaseHTTPRequestHandler):
+    """Answers for http://hub.invalid; to https it refuses a tunnel, since it is no hub."""
+
     asked: ClassVar[list[str]] = []
 
     def do_HEAD(self):
@@ -67,30 +69,57 @@ class Proxy(http.server.BaseHTTPRequestHandler):
         self.send_response(200)
         self.end_headers()
 
+    def do_CONNECT(self):
+        self.asked.append(self.path)
+        self.send_error(502)
+
     def log_message(self, *words):
         pass
 
 
-@pytest.mark.parametrize("through", [True, False])
-def test_the_hub_is_looked_for_through_the_proxy(monkeypatch, through):
+@pytest.fixture
+def proxy(monkeypatch):
+    """The address of a proxy, in a process that knows none and takes the hub for reachable."""
     server = http.server.HTTPServer(("127.0.0.1", 0), Proxy)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(loading.datasets.config, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://hub.invalid")
-    for name in ("http_proxy", "HTTP_PROXY", "no_proxy", "NO_PROXY", "all_proxy", "ALL_PROXY"):
+    for name in ("http_proxy", "https_proxy", "no_proxy", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
-    if through:
-        monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{server.server_port}")
+        monkeypatch.delenv(name.upper(), raising=False)
     huggingface_hub.utils.close_session()
     Proxy.asked.clear()
-    try:
-        loading.go_offline_if_unreachable()
-        assert huggingface_hub.constants.HF_HUB_OFFLINE is not through
-        assert [path.rstrip("/") for path in Proxy.asked] == ["http://hub.invalid"] * through
-    finally:
-        server.shutdown()
-        huggingface_hub.utils.close_session()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    huggingface_hub.utils.close_session()
+
+
+@pytest.mark.parametrize("through", [True, False])
+def test_the_hub_is_looked_for_through_the_proxy(monkeypatch, proxy, through):
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://hub.invalid")
+    if through:
+        monkeypatch.setenv("HTTP_PROXY", proxy)
+    loading.go_offline_if_unreachable()
+    assert huggingface_hub.constants.HF_HUB_OFFLINE is not through
+    assert [path.rstrip("/") for path in Proxy.asked] == ["http://hub.invalid"] * through
+
+
+@pytest.mark.parametrize(
+    ("variables", "asked"),
+    [
+        (["HTTPS_PROXY"], True),
+        (["https_proxy"], True),
+        (["HTTP_PROXY"], False),  # is not for https
+        (["HTTPS_PROXY", "NO_PROXY"], False),
+    ],
+)
+def test_a_hub_with_https_is_looked_for_through_the_proxy_for_it(monkeypatch, proxy, variables, asked):
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "https://hub.invalid")
+    for name in variables:
+        monkeypatch.setenv(name, "hub.invalid" if name == "NO_PROXY" else proxy)
+    loading.go_offline_if_unreachable()
+    assert Proxy.asked == ["hub.invalid:443"] * asked  # a tunnel, so that the proxy reads nothing
+    assert huggingface_hub.constants.HF_HUB_OFFLINE and loading.datasets.config.HF_HUB_OFFLINE  # it gave none
 
 
 def test_a_notebooks_backend_is_no_hindrance_and_the_models_generation_is_kept(tmp_path):

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import math
+import re
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,6 +27,7 @@ from full.trainer.memory import (
     Head,
     MemoryModel,
     MemoryPlan,
+    alternatives,
     choose_sizes,
     kept_bytes,
     memory_model,
@@ -37,6 +39,7 @@ from tests.fakes import LiveBytes, fake_qwen3
 from tests.helpers import metrics_without_times, save_small_model, small_model, small_run
 
 ROOT = Path(__file__).parents[1]
+BF16 = torch.bfloat16
 KINDS = {
     "full": {},
     "checkpointing": {"checkpointing": True},
@@ -204,6 +207,50 @@ def plan_for(memory: MemoryModel, gigabytes: float, **changes) -> tuple[TrainCon
     )
     config = choose_sizes(config, plan, device="cuda", batch=1000)
     return config, dataclasses.replace(plan, tokens=config.micro_batch_tokens, rows=config.generation_rows)
+
+
+@pytest.mark.parametrize("shape", ["0.6B", "1.7B"])
+def test_what_else_could_be_run_is_known_without_running_it(shape):
+    model = fake_qwen3(shape, layers=3)
+    found = alternatives(TrainConfig(), memory_model(model, autocast=BF16, device="cuda"), model, BF16)
+    named = {"checkpointing": "--gradient_checkpointing true", "LoRA": "--lora_rank 16"}
+    named["LoRA, checkpointing"] = f"{named['LoRA']} {named['checkpointing']}"
+    assert set(found) == set(named.values())
+    for kind, options in named.items():
+        counted = memory_model(fake_qwen3(shape, layers=3, **KINDS[kind]), autocast=BF16, device="cuda")
+        for tokens in (2304, 8192):
+            # With adapters a layer keeps less, which its shape does not tell: what is advised is on the safe side.
+            more = found[options].updating(tokens, 900) / counted.updating(tokens, 900)
+            assert 0.99 <= more <= (1.02 if "checkpointing" in kind else 1.11), kind
+        assert found[options].stepping == pytest.approx(counted.stepping, rel=0.01)
+        assert found[options].sampling(64, 500, 1280) == pytest.approx(counted.sampling(64, 500, 1280), rel=0.02)
+    done = TrainConfig(gradient_checkpointing=True, lora_rank=16)
+    assert alternatives(done, memory_model(model, autocast=BF16, device="cuda"), model, BF16) == {}
+
+
+def test_what_would_fit_is_said_with_its_sizes_where_nothing_can_be_halved():
+    memory, room = extrapolated("1.7B"), 0.9 * 44e9
+    instead = {f"--{name}": extrapolated("1.7B", **KINDS[name]) for name in ("checkpointing", "LoRA")}
+    _, plan = plan_for(memory, 44)
+    plan = dataclasses.replace(plan, tokens=100_000, rows=100_000, instead=instead)
+    text = plan.finding()
+    assert (
+        f"By the memory model one completion at a time needs about {plan.least() / 1e9:.1f} GB of 44 GB. Try " in text
+    )
+    longest, told = re.search(r"Try --max_completion_tokens (\d+) \(about ([0-9.]+) GB\)", text).groups()
+    assert plan.least(int(longest)) <= room < plan.least(int(longest) + 1) and 1 < int(longest) < plan.completion
+    assert told == f"{plan.least(int(longest)) / 1e9:.1f}"
+    for name, model in instead.items():
+        sizes = rf"{name} --micro_batch_tokens (\d+) --generation_rows (\d+) \(about ([0-9.]+) GB\)"
+        tokens, rows, told = re.search(sizes, text).groups()
+        other = dataclasses.replace(plan, model=model, tokens=int(tokens), rows=int(rows))
+        assert f"{other.peak / 1e9:.1f}" == told and other.peak <= room
+        larger = dataclasses.replace(other, tokens=other.tokens + 1, rows=other.rows + 1)
+        assert larger.updating > room and larger.sampling > room
+    assert "should fit" not in text and text.endswith("several GPUs that share the weights (FSDP), or a smaller model.")
+    # On 12 GB none of it fits; on 200 GB it should have.
+    assert "Try several GPUs" in dataclasses.replace(plan, have=12e9, instead={"--LoRA": memory}).finding()
+    assert "so it should fit: look for what else takes memory" in dataclasses.replace(plan, have=200e9).finding()
 
 
 @pytest.mark.parametrize("shape", ["0.6B", "1.7B"])

@@ -80,17 +80,14 @@ def rehearse(monkeypatch, model, data, folder, *, half="bf16", **changes):
 def test_a_step_has_its_operands_on_one_device_and_hardly_waits_for_it(model, problems, tmp_path, monkeypatch, changes):
     waits, rows, trainer = rehearse(monkeypatch, model, problems, tmp_path / "run", **changes)
     assert all(math.isfinite(row["grad_norm"]) and row["grad_norm"] > 0 for row in rows)
-    passes = 1 if "micro_batch_tokens" not in changes else 6
     for number in range(trainer.plan.updates):
-        # The gradient's norm; from the second update of a batch on, what was scored again. Besides, transformers asks of
-        # each pass whose rows are equally long, and hold a completion each, whether it has padding: once more.
-        asked = sum(waits[f"update {number}"].values())
-        assert asked <= (1 if number == 0 else 2) + passes, waits[f"update {number}"]
-        assert asked <= 20
-    for name in ("evaluate", "sample"):
+        # The gradient's norm; from the second update of a batch on, what was scored again. However many passes it takes.
+        assert sum(waits[f"update {number}"].values()) <= (1 if number == 0 else 2), waits[f"update {number}"]
+    scored = {"evaluate": 0, "sample": trainer.plan.updates > 1}
+    for name, more in scored.items():
         # A token: whether rows have ended, and transformers' question, of the prompts twice. A call: the cache's empty
         # layers (transformers), the tokens, their log-probabilities. Once: log-probabilities that later updates need.
-        assert sum(waits[name].values()) <= 2 * TOKENS + 1 + 2 * LAYERS + 3, waits[name]
+        assert sum(waits[name].values()) <= 2 * TOKENS + 1 + 2 * LAYERS + 2 + more, waits[name]
 
 
 def test_float16_hardly_waits_more(model, problems, tmp_path, monkeypatch):

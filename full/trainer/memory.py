@@ -17,8 +17,8 @@ import contextlib
 import dataclasses
 import math
 import os
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,9 @@ MOST_ROWS = {"cuda": 1024, "cpu": 96}
 
 # The options in which 0 is what fits.
 SIZES = ("micro_batch_tokens", "generation_rows")
+
+# Of the adapters that are advised.
+RANK = 16
 
 # Bytes for each row and entry of the vocabulary while a token is drawn: logits, log-probabilities, probabilities and
 # entropy terms in float32, the cumulative sum in float64 and what it is made from; and the half-precision logits.
@@ -249,6 +252,77 @@ def memory_model(
     )
 
 
+def with_checkpointing(memory: MemoryModel, model: Any, autocast: torch.dtype | None) -> MemoryModel:
+    """What a model's memory would be with gradient checkpointing, from its shape alone: nothing is run.
+
+    Layers keep their inputs; one at a time is computed again, and keeps then what each keeps now.
+    """
+    config, weight = model.config, model.get_input_embeddings().weight
+    layers, hidden = config.num_hidden_layers, weight.shape[1]
+    row = hidden * torch.promote_types(weight.dtype, autocast or weight.dtype).itemsize
+    kept = (layers + 3) * row  # and what the last norm and the head read
+    return dataclasses.replace(
+        memory,
+        kept=min(memory.kept, kept),
+        kept_pair=0.0,
+        passing=memory.passing + max(0.0, memory.kept - 3 * row) / layers,
+    )
+
+
+def with_adapters(
+    memory: MemoryModel,
+    model: Any,
+    rank: int,
+    autocast: torch.dtype | None,
+    *,
+    state_shards: int = 1,
+    whole: bool = True,
+) -> MemoryModel:
+    """What a model's memory would be with LoRA adapters on its frozen linear layers, from its shape alone.
+
+    An upper bound: a layer keeps less when its weights are frozen, by about a sixth on Qwen3.
+
+    Args:
+        whole: whether the weights are on this process, so that the base is kept in half precision (`keep_base_in`).
+    """
+    head = model.get_output_embeddings()
+    linear = [m for m in model.modules() if isinstance(m, torch.nn.Linear) and m is not head]
+    weight, compute = linear[0].weight, autocast or linear[0].weight.dtype
+    itemsize, stream = (torch.promote_types(weight.dtype, other).itemsize for other in (torch.float32, compute))
+    hidden = head.weight.shape[1]
+    inner = getattr(model.config, "intermediate_size", None) or 4 * hidden
+    cast = compute.itemsize if autocast is None else compute.itemsize + itemsize  # adapters cast what they read
+    trained = rank * sum(m.in_features + m.out_features for m in linear)
+    saved = sum(m.weight.nbytes - m.weight.numel() * autocast.itemsize for m in linear) if autocast and whole else 0
+    return dataclasses.replace(
+        memory,
+        weights=memory.weights - saved + trained * itemsize,
+        gradients=trained * itemsize / state_shards,
+        moments=2 * trained * itemsize / state_shards,
+        buckets=float(trained * itemsize) if memory.buckets else 0.0,
+        spare=trained * itemsize / state_shards if memory.spare else 0.0,
+        copies=trained * autocast.itemsize if autocast else 0.0,
+        copies_sampling=trained * autocast.itemsize if autocast and whole else 0.0,
+        reading=max(memory.reading, inner * (2 * compute.itemsize + cast) + 4 * hidden * stream),
+        head=dataclasses.replace(memory.head, gradient=0.0, product=0.0),
+    )
+
+
+def alternatives(
+    config: TrainConfig, memory: MemoryModel, model: Any, autocast: torch.dtype | None, *, state_shards: int = 1
+) -> dict[str, MemoryModel]:
+    """What takes less memory than the run as it is: options -> its memory model."""
+    found = {}
+    if not config.gradient_checkpointing:
+        found["--gradient_checkpointing true"] = with_checkpointing(memory, model, autocast)
+    if not config.lora_rank and any(isinstance(module, torch.nn.Linear) for module in model.base_model.modules()):
+        whole = not memory.gathered
+        for options, less in [("", memory), *found.items()]:
+            adapted = with_adapters(less, model, RANK, autocast, state_shards=state_shards, whole=whole)
+            found[f"--lora_rank {RANK} {options}".strip()] = adapted
+    return found
+
+
 def kept_bytes(model: Any, autocast: torch.dtype | None, *, width: int = 8) -> tuple[float, float, float]:
     """What a forward pass keeps for the backward pass, bytes: of a token, of a pair of tokens in a row, and of a token
     without gradient checkpointing.
@@ -335,6 +409,7 @@ class MemoryPlan:
     width: of the widest row of a micro-batch, tokens.
     tokens: of a micro-batch.
     rows: sampled at once; 0 where another engine samples, in memory of its own.
+    instead: what else could be run: options -> its memory model.
     """
 
     model: MemoryModel
@@ -347,6 +422,7 @@ class MemoryPlan:
     width: int
     tokens: int
     rows: int
+    instead: Mapping[str, MemoryModel] = field(default_factory=dict)
 
     @property
     def updating(self) -> float:
@@ -407,6 +483,40 @@ class MemoryPlan:
             found += ["several GPUs that share the weights (FSDP)"] * (not self.model.gathered)
             found += ["a smaller model"]
         return f"Try {', or '.join(found)}."
+
+    def finding(self) -> str:
+        """What the run needs at the least, and what would fit with which sizes: for one whose memory ran out for good.
+
+        By arithmetic alone, so that it can be said where there is no memory left to try anything.
+        """
+        room, least, found = SHARE_OF_GPU * self.have, self.least(), []  # on a CPU too, where what is chosen is smaller
+        needs = f"By the memory model one completion at a time needs about {size(least)} of {size(self.have)}"
+        if least <= room:
+            needs += ", so it should fit: look for what else takes memory"
+        elif self.least(1) <= room:
+            longest = _largest(lambda tokens: self.least(tokens) <= room, self.completion)
+            found.append(f"--max_completion_tokens {longest} (about {size(self.least(longest))})")
+        for options, model in self.instead.items():
+            other = dataclasses.replace(self, model=model, share=SHARE_OF_GPU)
+            if other.least() > room:
+                continue
+            tokens, rows = min(self.tokens, other.tokens_that_fit), min(self.rows, other.rows_that_fit)
+            other = dataclasses.replace(other, tokens=tokens, rows=rows)
+            sizes = f"--micro_batch_tokens {tokens}" + f" --generation_rows {rows}" * (rows > 0)
+            found.append(f"{options} {sizes} (about {size(other.peak)})")
+        found += ["several GPUs that share the weights (FSDP)"] * (not self.model.gathered)
+        return f"{needs}. Try {', or '.join([*found, 'a smaller model'])}."
+
+    def least(self, completion: int = 0) -> float:
+        """The most that the run holds where it computes one completion at a time, all of the process included.
+
+        Args:
+            completion: the longest, tokens; 0 is the run's.
+        """
+        completion = completion or self.completion
+        tokens = self.prompt + completion
+        update = max(self.model.updating(tokens, min(self.width, tokens)), self.model.stepping)
+        return self.other + max(update, self.model.sampling(1, self.prompt, completion) if self.rows else 0.0)
 
     @property
     def tokens_that_fit(self) -> int:
@@ -479,13 +589,15 @@ def plan_memory(
         else 0
     )
     share_weights = accelerator.is_fsdp2 or stage == 3
+    autocast = half_type(accelerator)
+    state_shards = processes if share_weights or stage else 1
     memory = memory_model(
         model,
-        autocast=half_type(accelerator),
+        autocast=autocast,
         device=kind,
         fused=device.type in ("cpu", "cuda"),
         weight_shards=processes if share_weights else 1,
-        state_shards=processes if share_weights or stage else 1,
+        state_shards=state_shards,
         ddp=accelerator.distributed_type in (DistributedType.MULTI_GPU, DistributedType.MULTI_CPU),
     )
     if not training:
@@ -504,6 +616,7 @@ def plan_memory(
         width=widest_row(longest, config.max_completion_tokens, config.group_size, pair_cost),
         tokens=config.micro_batch_tokens,
         rows=int(samples_here),
+        instead=alternatives(config, memory, model, autocast, state_shards=state_shards) if training else {},
     )
     config = choose_sizes(config, plan, device=kind, batch=batch)
     sizes = torch.tensor([getattr(config, name) for name in SIZES], device=device)
