@@ -11,10 +11,12 @@ from transformers import Qwen3ForCausalLM
 
 from full import train
 from full.config import TrainConfig
+from full.engines import hf
 from full.errors import NoRoomError
 from full.halving import Halving, NothingToHalveError, ran_out_of_memory, room_or_advice
 from full.logprobs import tokens
 from full.logprobs.tokens import Policy
+from full.trainer import state
 from tests.helpers import metrics_without_times, save_small_model, small_run
 from tests.test_training import launch
 
@@ -60,11 +62,12 @@ def inject(monkeypatch, where: str, fail: Failing) -> None:
 
         @functools.wraps(forward)  # its signature says how the sampler may use it
         def counted(*args, **options):
-            if "past_key_values" in options:  # not what is asked of a model when it is loaded
+            if "past_key_values" in options:
                 fail()
             return forward(*args, **options)
 
         monkeypatch.setattr(Qwen3ForCausalLM, "forward", counted)
+        monkeypatch.setattr(state, "check_sampling", lambda *args: None)  # the first call is the run's
     elif where == "backward":  # at the first layer, when the gradients of the later ones have been added
         init = Policy.__init__
 
@@ -140,6 +143,14 @@ def test_what_cannot_be_halved_stops_with_advice(model, tmp_path, monkeypatch):
     # AdamW's moments are made in the first step; no micro-batch is in memory then.
     monkeypatch.setattr(torch.optim.AdamW, "step", Failing(every=True))
     with pytest.raises(NoRoomError, match=r"memory ran out: CUDA out of memory\. By the memory model .* Try "):
+        train.main(small_run(model, tmp_path / "run", **CUTS))
+
+
+def test_a_model_that_does_not_fit_is_not_taken_for_one_that_cannot_be_sampled(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(hf.Sampler, "sample", lambda *args, fail=Failing(every=True): fail())
+    with pytest.raises(
+        NoRoomError, match=r"CUDA out of memory\. Try --gradient_checkpointing true, or .* a smaller model; --"
+    ):
         train.main(small_run(model, tmp_path / "run", **CUTS))
 
 

@@ -16,7 +16,7 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 from full.engines.base import Samples, end_ids, up_to_end
 from full.engines.graphs import SHORTEST, UNSHARDED, GraphDecoding, takes_fixed_room
 from full.errors import UserError
-from full.halving import Halving
+from full.halving import Halving, ran_out_of_memory
 from full.logprobs.packing import to_device
 from full.logprobs.scoring import own_logps
 from full.models.attention import one_token_attention
@@ -415,6 +415,8 @@ def _sampling_fault(model: nn.Module, tokenizer: Any, prompt: Sequence[int]) -> 
     try:
         samples = sampler.sample(prompts, [(0, 0, 0), (0, 0, 1), (0, 1, 0)])
     except Exception as error:  # the code of any model
+        if ran_out_of_memory(error):
+            raise
         return f"its code raises {type(error).__name__} ({' '.join(str(error).split())[:200].rstrip('.')})"
     assert samples.logps is not None
     known = zip(prompts, samples.completions, samples.logps, strict=True)
