@@ -147,7 +147,7 @@ def test_what_cannot_be_halved_stops_with_advice(model, tmp_path, monkeypatch):
 
 
 def test_a_model_that_does_not_fit_is_not_taken_for_one_that_cannot_be_sampled(model, tmp_path, monkeypatch):
-    monkeypatch.setattr(hf.Sampler, "sample", lambda *args, fail=Failing(every=True): fail())
+    monkeypatch.setattr(hf.Sampler, "sample", Failing(every=True))
     with pytest.raises(
         NoRoomError, match=r"CUDA out of memory\. Try --gradient_checkpointing true, or .* a smaller model; --"
     ):

@@ -19,6 +19,7 @@ from transformers.utils import find_adapter_config_file
 
 from full.config import TrainConfig
 from full.errors import UserError
+from full.halving import ran_out_of_memory
 from full.logprobs.scoring import scoring_error
 from full.models.adapters import _load_merged, add_adapters, merged_weights
 from full.models.smollm2 import smollm2_folder
@@ -160,6 +161,8 @@ def check_model(model: Any, prompts: list[list[int]], config: TrainConfig, pair_
         try:
             error = scoring_error(model, prompts[0], shared=shared)
         except Exception as fault:  # the code of any model
+            if ran_out_of_memory(fault):
+                raise
             raise UserError(
                 f"model {config.model!r} cannot be scored: its code raises {type(fault).__name__} ({_reason(fault)}); expected "
                 "a causal language model that takes ids, a mask and positions. Take another family."
