@@ -1,5 +1,7 @@
 """Experiment 6 (language model): two graded rewards of our own: does a larger kappa buy variance and cost mean?"""
 
+from collections.abc import Sequence
+
 from matplotlib.figure import Figure
 
 from .. import plotting
@@ -8,11 +10,15 @@ from .table import Row, Table
 
 TASKS = ("digits", "closeness")
 METRICS = {"reward": "mean reward", "risk": "risk (share of the possible variance)", "right": "share of right answers"}
-PAIRS = tuple(
-    (f"{task}-{arm}", f"{task}-{other}")
-    for task in TASKS
-    for arm, other in (("0.9", "0.0"), ("0.9", "grpo"), ("grpo", "0.0"))
-)
+
+
+def pairs_of(tasks: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """The differences of each task: alpha 0.9 to alpha 0 and to GRPO, GRPO to alpha 0."""
+    return tuple(
+        (f"{task}-{arm}", f"{task}-{other}")
+        for task in tasks
+        for arm, other in (("0.9", "0.0"), ("0.9", "grpo"), ("grpo", "0.0"))
+    )
 
 
 def gap(table: Table, task: str, metric: str) -> Row:
@@ -20,9 +26,9 @@ def gap(table: Table, task: str, metric: str) -> Row:
     return table.one(part="last", rule=f"{task}-0.9", metric=f"{metric} minus {task}-0.0")
 
 
-def judge(table: Table) -> Verdict:
+def judge(table: Table, tasks: Sequence[str] = TASKS) -> Verdict:
     bought, refuted, said = {}, {}, []
-    for task in TASKS:
+    for task in tasks:
         mean, risk = gap(table, task, "reward"), gap(table, task, "risk")
         bought[task] = mean.high < 0 and risk.low > 0
         refuted[task] = mean.low > 0 or risk.high < 0
@@ -38,27 +44,47 @@ def judge(table: Table) -> Verdict:
         answer = "holds with a condition"
     else:
         answer = "does not hold" if all(refuted.values()) else "cannot be told"
-    seeds = min(gap(table, task, "reward").seeds for task in TASKS)
+    seeds = min(gap(table, task, "reward").seeds for task in tasks)
     evidence = "moderate" if seeds >= 5 and answer != "cannot be told" else "weak"
-    return Verdict(answer, evidence, f"alpha 0.9 minus alpha 0 (kappa 3 minus 0): {'; '.join(said)}.")
+    return Verdict(
+        answer, evidence, f"alpha 0.9 minus alpha 0 (kappa 3 minus 0): {'; '.join(said)}{beside(table, tasks)}."
+    )
+
+
+def beside(table: Table, tasks: Sequence[str]) -> str:
+    """GRPO minus alpha 0 in words; "" where GRPO was not run."""
+    said = []
+    for task in tasks:
+        found = {
+            metric: table.where(part="last", rule=f"{task}-grpo", metric=f"{metric} minus {task}-0.0")
+            for metric in ("reward", "risk")
+        }
+        words = [
+            f"{metric} {r.mean:+.3f} [{r.low:+.3f}, {r.high:+.3f}]" for metric, rows in found.items() for r in rows
+        ]
+        said += [f"{task}: {', '.join(words)}"] if words else []
+    return f". GRPO minus alpha 0: {'; '.join(said)}" if said else ""
 
 
 def draw(table: Table) -> tuple[Figure, str]:
+    caption = "Additions with partial credit, 48 steps, one update a batch; 100 held-out problems with 24 samples each."
+    return differences(table, TASKS), caption
+
+
+def differences(table: Table, tasks: Sequence[str]) -> Figure:
+    """Alpha 0.9 minus alpha 0 and GRPO's side of it, in mean reward, risk and share of right answers."""
     made, axes = plotting.figure(1, 3, size=(13.0, 3.6))
     for ax, (metric, label) in zip(axes, METRICS.items(), strict=True):
         rows: dict[str, Row] = {}
-        for task in TASKS:
-            for arm, other in (("0.9", "0.0"), ("0.9", "grpo")):
-                found = table.where(part="last", rule=f"{task}-{arm}", metric=f"{metric} minus {task}-{other}")
-                label_of = {"0.0": "alpha 0", "grpo": "GRPO"}[other]
-                rows |= {f"{task}:\nalpha 0.9 minus {label_of}": row for row in found}
+        for task in tasks:
+            for arm, other in pairs_of([task]):
+                found = table.where(part="last", rule=arm, metric=f"{metric} minus {other}")
+                names = {f"{task}-0.9": "alpha 0.9", f"{task}-0.0": "alpha 0", f"{task}-grpo": "GRPO"}
+                rows |= {f"{task}:\n{names[arm]} minus {names[other]}": row for row in found}
         plotting.differences(ax, rows)
         ax.locator_params(axis="x", nbins=5)
         ax.set(xlabel=f"difference in {label}", title=label)
-    return (
-        made,
-        "Additions with partial credit, 48 steps, one update a batch; 100 held-out problems with 24 samples each.",
-    )
+    return made
 
 
 EXPERIMENT = Experiment(
@@ -79,7 +105,7 @@ EXPERIMENT = Experiment(
     "risk, beyond the intervals. Holds if on both tasks, with a condition if on one; does not hold if on both the mean is "
     "above 0 or the risk below 0; else it cannot be told.",
     sweep="full/configs/experiments/graded_model.yaml",
-    pairs=PAIRS,
+    pairs=pairs_of(TASKS),
     judge=judge,
     draw=draw,
 )
