@@ -298,6 +298,23 @@ def test_graded_model_needs_both_more_risk_and_less_mean(tmp_path):
     assert answer((-0.1, 0.0), (0.1, 0.1)) == "cannot be told"
 
 
+def test_graded_smollm2_judges_its_one_task_and_says_what_grpo_did():
+    experiment, noise = ALL["graded_smollm2"], (0.001, -0.001, 0.0)
+
+    def verdict(mean, risk, grpo=None):
+        table = Table()
+        for metric, gap in (("reward", mean), ("risk", risk), ("sd", 0.0), ("right", 0.0)):
+            table.add("last", "spell-0.9", f"{metric} minus spell-0.0", [gap + one for one in noise])
+            if grpo is not None:
+                table.add("last", "spell-grpo", f"{metric} minus spell-0.0", [grpo + one for one in noise])
+        return experiment.judge(table)
+
+    assert (verdict(-0.1, 0.1).answer, verdict(0.1, 0.1).answer) == ("holds", "does not hold")
+    assert verdict(0.0, 0.1).answer == verdict(-0.1, 0.0).answer == "cannot be told"
+    assert "GRPO" not in verdict(0.0, 0.1).sentence
+    assert "GRPO minus alpha 0: spell: reward +0.050" in verdict(0.0, 0.1, grpo=0.05).sentence
+
+
 def test_the_command_line_lists_and_refuses(capsys):
     assert main([]) == 0
     assert [line.split()[1] for line in capsys.readouterr().out.splitlines()] == list(ALL)

@@ -7,7 +7,7 @@ the experiment's file, so no sentence can drift away from the numbers.
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -341,12 +341,12 @@ def _stale_bandit(table: Table) -> str:
     )
 
 
-def _partial_credit(table: Table) -> str:
+def _partial_credit(table: Table, tasks: Sequence[str] = ("digits", "closeness")) -> str:
     def gap(task: str, metric: str) -> str:
         return _signed(table.one(part="last", rule=f"{task}-0.9", metric=f"{metric} minus {task}-0.0"))
 
     return "alpha 0.9 minus 0: " + "; ".join(
-        f"{task}: mean reward {gap(task, 'reward')}, risk {gap(task, 'risk')}" for task in ("digits", "closeness")
+        f"{task}: mean reward {gap(task, 'reward')}, risk {gap(task, 'risk')}" for task in tasks
     )
 
 
@@ -426,6 +426,11 @@ CLAIMS = (
         whose="ours", experiment="graded_model", judge=of_experiment("graded_model", _partial_credit),
     ),
     Claim(
+        text="so does SmolLM2 on a graded task of reasoning-gym",
+        whose="ours", experiment="graded_smollm2",
+        judge=of_experiment("graded_smollm2", lambda table: _partial_credit(table, ["spell"])),
+    ),
+    Claim(
         text="with binary rewards the choice of divergence has limited impact",
         whose="paper", experiment="when_alpha_matters", judge=_limited_impact,
     ),
@@ -503,7 +508,8 @@ def lines(link: Callable[[Claim], str], words: Callable[[str], str] = str) -> li
     for claim in CLAIMS:
         table = table_of(claim.experiment)
         verdict = claim.judge(table) if table else None
-        where = "bandits" if load()[claim.experiment].kind == "bandit" else "tiny language model"
+        experiment = load()[claim.experiment]
+        where = "bandits" if experiment.kind == "bandit" else experiment.model
         said = (
             (verdict.answer, f"{verdict.evidence}, on {where}", verdict.sentence)
             if verdict

@@ -66,6 +66,7 @@ class Experiment:
     seeds, quick_seeds: how many by default, and in the quick test.
     run: from the seeds and whether to be quick to the table; None for a trainer experiment.
     sweep: the trainer's sweep file, for a trainer experiment; None for a bandit.
+    model: what a trainer experiment trains, in words.
     pairs: (arm, arm that is subtracted) of a sweep; empty subtracts the first arm from every other.
     judge: from the table to the verdict, by the rule.
     draw: from the table to a figure and its caption.
@@ -86,6 +87,7 @@ class Experiment:
     key: Key | None = None
     run: Callable[[list[int], bool], Table] | None = None
     sweep: str | None = None
+    model: str = "tiny language model"
     pairs: tuple[tuple[str, str], ...] = ()
     seeds: int = 100
     quick_seeds: int = 12

@@ -31,15 +31,18 @@ EXPERIMENT = Experiment(
     theory="As for the tiny model: the reward is a function of the answer, and the right answer is the best for every kappa, "
     "so that only the way there can differ. A word that is merely copied keeps its middle letter, a sure third of the "
     "reward; to try the reversal is to risk it. A larger kappa should prefer the try, where a group has both.",
-    settings="SmolLM2-135M-Instruct, adapters of rank 16, after a supervised warm start of 24 steps of 16 words on the task's "
-    "own answers (without it no completion has an answer in a box); spell_backward, words of three letters, a third of the "
-    "reward for each letter in its place; alpha 0 and 0.9 at beta_r 0.3 and GRPO; one update a batch, 8 steps of 6 words with "
-    "8 samples, lr 5e-4, seeds 10 to 12; 24 held-out words with 24 samples after the last step.",
+    settings="SmolLM2-135M-Instruct, adapters of rank 16. By itself it puts at most 3 answers in 100 into a box (64 samples each "
+    "of spell_backward with 3 and with 4 letters, letter_jumble, word_sorting, sentence_reordering, complex_arithmetic "
+    "and rectangle_count: mean reward 0.005 on the first, 0 on the others), so it gets a supervised warm start of 24 "
+    "steps of 16 words on the task's own answers. Then spell_backward, words of three letters, a third of the reward for "
+    "each letter in its place; alpha 0 and 0.9 at beta_r 0.3, and GRPO; one update a batch, 8 steps of 6 words with 8 "
+    "samples, lr 5e-4, seeds 10 to 12; 24 held-out words with 24 samples after the last step.",
     controls="Risk is the variance within a problem as a share of what its mean allows, since a worse policy has more "
     "variance anyhow; GRPO beside it.",
     rule="Kappa buys variance and costs mean if alpha 0.9 minus alpha 0 is below 0 in mean reward and above 0 in risk, beyond "
     "the intervals; it does not if the mean is above 0 or the risk below 0; else it cannot be told.",
     sweep="full/configs/experiments/graded_smollm2.yaml",
+    model="SmolLM2-135M",
     pairs=pairs_of(TASKS),
     judge=judge_spelling,
     draw=draw,
