@@ -31,8 +31,8 @@ EXPERIMENT = Experiment(
     theory="As for the tiny model: the reward is a function of the answer, and the right answer is the best for every kappa, "
     "so that only the way there can differ. A word that is merely copied keeps its middle letter, a sure third of the "
     "reward; to try the reversal is to risk it. A larger kappa should prefer the try, where a group has both.",
-    settings="SmolLM2-135M-Instruct, adapters of rank 16. By itself it puts at most 3 answers in 100 into a box (64 samples each "
-    "of spell_backward with 3 and with 4 letters, letter_jumble, word_sorting, sentence_reordering, complex_arithmetic "
+    settings="SmolLM2-135M-Instruct, adapters of rank 16. By itself it puts at most 3 answers in 100 into a box (64 samples "
+    "each of spell_backward with 3 and with 4 letters, letter_jumble, word_sorting, sentence_reordering, complex_arithmetic "
     "and rectangle_count: mean reward 0.005 on the first, 0 on the others), so it gets a supervised warm start of 24 "
     "steps of 16 words on the task's own answers. Then spell_backward, words of three letters, a third of the reward for "
     "each letter in its place; alpha 0 and 0.9 at beta_r 0.3, and GRPO; one update a batch, 8 steps of 6 words with 8 "
