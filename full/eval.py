@@ -93,7 +93,9 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         started = time.perf_counter()
         with accelerator.autocast():
             engine.refresh(model)
-            results = problem_results(engine, problems, prompts, samples, rewarder.verifier, accelerator)
+            results = problem_results(
+                engine, problems, prompts, samples, rewarder.verifier, accelerator, gym=rewarder.gym
+            )
         engine.close()
     finally:
         rewarder.close()

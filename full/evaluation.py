@@ -21,7 +21,7 @@ from datasets import Dataset
 from full.engines.base import Engine, answer_texts
 from full.rewards.answers import final_answer
 from full.rewards.pool import Verifier
-from full.rewards.rewards import accuracies
+from full.rewards.rewards import accuracies, right_answers
 
 # Evaluation draws from a batch that training never reaches. It is the same at every evaluation, so that two of them
 # differ by the policy and not by the luck of the draw.
@@ -58,17 +58,19 @@ def evaluate(
     accelerator: Accelerator,
     *,
     ks: Sequence[int] | None = None,
+    gym: Verifier | None = None,
 ) -> dict[str, Any]:
     """Accuracy on held-out problems, greedy and over `samples` sampled completions each.
 
     Args:
         samples: completions per problem, beside the greedy one.
         ks: for which k pass@k and maj@k are given; default: `samples`.
+        gym: judges problems that have a scorer of their own (`full.rewards.rewards.right_answers`); None: there are none.
 
     Returns:
         `summarize_results` of all problems.
     """
-    results = problem_results(sampler, problems, prompts, samples, verifier, accelerator)
+    results = problem_results(sampler, problems, prompts, samples, verifier, accelerator, gym=gym)
     return summarize_results(results, ks or [samples])
 
 
@@ -79,10 +81,12 @@ def problem_results(
     samples: int,
     verifier: Verifier,
     accelerator: Accelerator,
+    *,
+    gym: Verifier | None = None,
 ) -> list[ProblemResult]:
     """Sample and score all problems over all processes; every process gets the results of all, in order."""
     mine = list(range(accelerator.process_index, len(problems), accelerator.num_processes))
-    answers = [problems[i]["answer"] for i in mine]
+    rows = [problems[i] for i in mine]
     # A problem's greedy completion and its samples are neighbours in one call: the engine reads the prompt once for all of
     # them, and its batches are full. With fewer problems than processes, some have nothing to do.
     keys = [(EVALUATION_BATCH, i, k) for i in mine for k in (0, *range(samples))]  # a greedy completion draws nothing
@@ -90,7 +94,7 @@ def problem_results(
     asked = [prompts[i] for _, i, _ in keys]
     completions = sampler.sample(asked, keys, greedy=greedy).completions if mine else []
     texts = answer_texts(sampler, asked, completions)
-    scores = accuracies(texts, [answer for answer in answers for _ in range(1 + samples)], verifier)
+    scores = right_answers(texts, [row for row in rows for _ in range(1 + samples)], verifier, gym)
     likeliest, right = _first_and_others(scores, samples)
     _, boxes = _first_and_others([final_answer(text) or None for text in texts], samples)
     _, ended = _first_and_others([sampler.ended(ids) for ids in completions], samples)

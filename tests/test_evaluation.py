@@ -290,7 +290,9 @@ def test_adapters_load_with_their_base(run, tmp_path):
     seen = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            evaluator, "problem_results", lambda engine, *rest: seen.append(engine) or problem_results(engine, *rest)
+            evaluator,
+            "problem_results",
+            lambda engine, *rest, **more: seen.append(engine) or problem_results(engine, *rest, **more),
         )
         evaluator.main(["--model", str(tmp_path / "run"), "--k", "1", "--n", "4"])
     ids = torch.tensor([[5, 6, 7, 8]])

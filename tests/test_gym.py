@@ -13,7 +13,7 @@ from full.data.sources import is_remote, load_splits
 from full.errors import RewardError, UserError
 from full.rewards import gym
 from full.rewards.pool import Verifier
-from full.rewards.rewards import Rewarder
+from full.rewards.rewards import Rewarder, accuracies, gym_scores, right_answers
 
 installed = pytest.mark.skipif(importlib.util.find_spec("reasoning_gym") is None, reason="reasoning-gym is an extra")
 
@@ -171,3 +171,28 @@ def test_a_worker_outlives_hostile_text():
         assert pool.scores([(row["entry"], text) for text in texts]) == [0.0, 0.0, 0.0, 0.0, 1.0]
     finally:
         pool.close()
+
+
+@pytest.mark.parametrize(("given", "letters"), [("nus", 1.0), ("nsu", 1 / 3), ("sun", 1 / 3)])
+def test_right_is_by_the_tasks_own_scorer_not_by_a_product_of_letters(given, letters):
+    # math-verify reads letters as factors, in any order: by it alone "nsu" is right.
+    assert accuracies(["\\boxed{nsu}"], ["nus"]) == [1.0]
+    gym_pool = ScoresBySpelling()
+    row = {"answer": "nus", "entry": entry("spell_backward", "nus"), "prompt": []}
+    other = {"answer": "0.5", "entry": "", "prompt": []}
+    rows, texts = [other, row, row], ["\\boxed{1/2}", f"\\boxed{{{given}}}", "no box"]
+    verifier = Verifier(num_workers=1)
+    try:
+        assert right_answers(texts, rows, verifier, gym_pool) == [1.0, float(given == "nus"), 0.0]
+        assert gym_scores([texts[1]], [row["entry"]], gym_pool) == [letters]
+    finally:
+        verifier.close()
+
+
+class ScoresBySpelling:
+    """In the place of the workers: letters in their places."""
+
+    def scores(self, pairs):
+        return [
+            sum(a == b for a, b in zip(json.loads(e)["answer"], given, strict=True)) / len(given) for e, given in pairs
+        ]

@@ -70,6 +70,38 @@ def accuracies(
     return results
 
 
+def right_answers(
+    completions: Sequence[str], rows: Sequence[Mapping[str, Any]], verifier: Verifier, gym: Verifier | None
+) -> list[float]:
+    """1.0 where a completion is right, else 0.0: `accuracies`, or the full score where a problem has a scorer of its own.
+
+    To math-verify letters are a product and a list is a set: "nsu" would be right where "nus" is.
+
+    Args:
+        rows: of the problems; those of reasoning-gym's graded tasks have an entry (full/data/gym.py).
+        gym: scores those; None: there are none.
+    """
+    own = [i for i, row in enumerate(rows) if row.get("entry")]
+    others = [i for i, row in enumerate(rows) if not row.get("entry")]
+    judged = accuracies([completions[i] for i in others], [rows[i]["answer"] for i in others], verifier)
+    scored = gym_scores([completions[i] for i in own], [rows[i]["entry"] for i in own], gym) if own else []
+    found = dict(zip([*own, *others], [*(float(score >= 1.0) for score in scored), *judged], strict=True))
+    return [found[i] for i in range(len(rows))]
+
+
+def gym_scores(completions: Sequence[str], entries: Sequence[str], gym: Verifier | None) -> list[float]:
+    """The score of each completion's last box by reasoning-gym's scorer; 0.0 without one."""
+    if gym is None:
+        raise RewardError(
+            "a problem of reasoning-gym has a scorer of its own; expected a `Rewarder` with its workers, gym."
+        )
+    given = [final_answer(text) for text in completions]
+    boxed = [i for i, answer in enumerate(given) if answer is not None]
+    scores = gym.scores([(entries[i], str(given[i])) for i in boxed])
+    found = dict(zip(boxed, scores, strict=True))
+    return [float(found.get(i, 0.0)) for i in range(len(given))]
+
+
 def _accepted(answer: Any, index: int) -> list[str]:
     """The texts that are right; a gold solution stands for its last box."""
     texts = [answer] if isinstance(answer, str) else answer
@@ -217,7 +249,7 @@ class Rewarder:
         return functools.partial(_call_as_trl, found) if _has_trl_signature(found) else found
 
     def _accuracy(self, prompts: list[Any], completions: list[str], rows: list[Mapping[str, Any]]) -> list[float]:
-        return accuracies(completions, [row["answer"] for row in rows], self.verifier)
+        return right_answers(completions, rows, self.verifier, self.gym)
 
     def _accuracy_or_repetition(
         self, prompts: list[Any], completions: list[str], rows: list[Mapping[str, Any]]
@@ -231,13 +263,12 @@ class Rewarder:
             raise RewardError(
                 "reward reasoning_gym is for problems of reasoning-gym; expected --data reasoning_gym:NAME, or another reward."
             )
-        given = [final_answer(text) for text in completions]
-        graded = [i for i, row in enumerate(rows) if row["entry"] and given[i] is not None]
+        graded = [i for i, row in enumerate(rows) if row["entry"]]
+        scores = gym_scores([completions[i] for i in graded], [rows[i]["entry"] for i in graded], self.gym)
         judged = [i for i, row in enumerate(rows) if not row["entry"]]
-        scores = self.gym.scores([(rows[i]["entry"], str(given[i])) for i in graded])
         right = accuracies([completions[i] for i in judged], [rows[i]["answer"] for i in judged], self.verifier)
         found = dict(zip([*graded, *judged], [*scores, *right], strict=True))
-        return [found.get(i, 0.0) for i in range(len(rows))]
+        return [found[i] for i in range(len(rows))]
 
 
 def _each(

@@ -84,9 +84,10 @@ class Trainer:
     def evaluate(self) -> dict[str, Any]:
         """Accuracy on the held-out problems under the policy as it is."""
         problems, prompts, samples = self.held_out, self.held_out_prompts, self.config.eval_samples
+        verifier, gym = self.rewarder.verifier, self.rewarder.gym
         with whole_weights(self.policy), self.accelerator.autocast():
             self.engine.refresh(self.model)
-            result = evaluate(self.engine, problems, prompts, samples, self.rewarder.verifier, self.accelerator)
+            result = evaluate(self.engine, problems, prompts, samples, verifier, self.accelerator, gym=gym)
         self.engine.rest()
         return result
 
