@@ -73,7 +73,7 @@ def draw(table: Table) -> tuple[Figure, str]:
 
 def differences(table: Table, tasks: Sequence[str]) -> Figure:
     """Alpha 0.9 minus alpha 0 and GRPO's side of it, in mean reward, risk and share of right answers."""
-    made, axes = plotting.figure(1, 3, size=(13.0, 3.6))
+    made, axes = plotting.figure(1, 3, size=(13.0, 2.0 + 0.8 * len(tasks)))
     for ax, (metric, label) in zip(axes, METRICS.items(), strict=True):
         rows: dict[str, Row] = {}
         for task in tasks:
