@@ -4,10 +4,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from full import answers
 from full.config import TrainConfig
 from full.data.splits import is_held_out
 from full.errors import UserError
-from full.models import answers
 from full.models.tiny import make_model, make_tokenizer
 
 

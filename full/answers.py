@@ -1,4 +1,4 @@
-r"""A supervised warm start on a task's own answers: `python -m full.models.answers --config FILE --output_dir DIR`.
+r"""A supervised warm start on a task's own answers: `python -m full.answers --config FILE --output_dir DIR`.
 
 A small model that never puts an answer into a box gets reward 0 for everything it samples, and reinforcement learning has
 nothing to prefer. This teaches it the form: the cross-entropy of "\boxed{answer}" and the end, after the very prompts of
