@@ -3,8 +3,7 @@
 // A table of prose is read row by row on a phone: each cell says its column. The roles stay when the layout is no table's.
 function stack(table) {
   const heads = [...table.querySelectorAll("thead th")].map((head) => head.textContent.trim());
-  const cells = [...table.querySelectorAll("tbody td")];
-  if (heads.length < 3 || !cells.some((cell) => cell.textContent.length > 40)) return;
+  if (heads.length < 3 || ![...table.rows].some((row) => row.textContent.length > 100)) return; // short rows scroll
   table.classList.add("apo-stacks");
   table.setAttribute("role", "table");
   for (const part of table.querySelectorAll("thead, tbody")) part.setAttribute("role", "rowgroup");
