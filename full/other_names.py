@@ -13,8 +13,8 @@ _BATCH = (
     "mini_batch_prompts make an optimiser step, and micro_batch_tokens decides what is computed at once"
 )
 _PRECISION = (
-    "on a GPU it computes in bfloat16 (float16 on one that has no bfloat16; accelerate launch --mixed_precision), with weights "
-    "and optimiser in float32; on a CPU all is float32 (see weights)"
+    "on a GPU it computes in bfloat16 (float16 on one that has no bfloat16; a word of accelerate launch decides), with "
+    "weights and optimiser in float32; on a CPU all is float32 (see weights)"
 )
 _LORA = "adapters are on all linear layers, with alpha twice lora_rank and no dropout; only lora_rank is an option"
 _HUB = "the hub's own client keeps the token (hf auth login); push_to_hub names the repository"

@@ -4,6 +4,7 @@ import dataclasses
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,17 @@ def test_the_files_for_gpus_change_what_their_memory_asks_for_and_nothing_else()
     assert differences("gpu_24gb.yaml", paper) == {"lora_rank": 16, "lr": 1e-5}
     config, _ = parse_config(["--config", str(CONFIGS / "gpu_15gb.yaml")])
     assert (config.model, config.lora_rank, config.noise_guard) == ("Qwen/Qwen3-0.6B", 16, 1.0)
+
+
+def test_the_cell_for_colab_names_what_there_is():
+    (cell,) = re.findall(r"```python\n(!git clone.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    *_, install, launch = cell.splitlines()
+    extra = re.fullmatch(r"%pip install -q -e \.\[(\w+)\]", install)[1]
+    assert extra in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    command, script, *words = launch.split()[1:]
+    assert (launch[0], launch.split()[0], command) == ("!", "!accelerate", "launch") and (ROOT / script).is_file()
+    config, resume = parse_config([str(ROOT / word) if word.endswith(".yaml") else word for word in words])
+    assert (config.model, config.output_dir, config.save_every, resume) == ("Qwen/Qwen3-0.6B", "run", 20, None)
 
 
 def test_paper_set_up():

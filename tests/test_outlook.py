@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -9,17 +10,18 @@ import torch
 from accelerate.utils import DistributedType
 
 from full import train
-from full.config import TrainConfig
+from full.config import TrainConfig, parse_config
 from full.doctor.judge import disk_section
 from full.errors import UserError
 from full.trainer import outlook as outlook_module
-from full.trainer.floor import GPUS, KERNEL, KERNELS_OF_A_LAYER, LAUNCH, REACHED, STREAMED, Work, matmul_rate
+from full.trainer.floor import GPUS, KERNEL, KERNELS_OF_A_LAYER, LAUNCH, REACHED, STREAMED, Gpu, Work, matmul_rate
 from full.trainer.memory import MemoryPlan
-from full.trainer.outlook import Disk, disk_of, gpu_here, outlook
+from full.trainer.outlook import MEAN_OF_LONGEST, Disk, disk_of, gpu_here, outlook
 from tests.fakes import fake_qwen3
 from tests.helpers import save_small_model, small_model, small_run
 from tests.test_doctor import make_memory
 
+README = Path(__file__).parents[1] / "README.md"
 Usage = collections.namedtuple("Usage", "total used free")
 
 
@@ -151,6 +153,22 @@ def test_seconds_on_a_gpu_by_hand():
     assert heavy.sampling_on(gpu) == a_step(body=1e11).sampling_on(gpu) > 3 * 80 * 540 * LAUNCH
     assert work.update_on(gpu) == pytest.approx(work.operations(3.5) / (REACHED * 989e12))
     assert work.step_on(gpu) == work.sampling_on(gpu) + work.update_on(gpu)
+
+
+def test_the_readmes_hour_on_a_t4_is_by_this_arithmetic():
+    # gpu_15gb.yaml: 60 steps of 16 prompts of 120 tokens, 8 completions each of at most 768, by the mean share of them; 72 at
+    # once. Of the 0.6B shape: 28 layers of 15.73e6 entries.
+    t4 = Gpu("T4", 65e12, 0.32e12)
+    work = a_step(
+        body=28 * 15.73e6, head=151936 * 1024.0, attention=28 * 2048.0, layers=28, cache=28 * 2 * 8 * 128 * 2.0, frozen=True,
+        rows=128.0, prompts=16.0, prompt=120.0, completion=MEAN_OF_LONGEST * 768, longest=768.0, rescored=0.0, batch=128,
+        rows_at_once=72, updates=1,
+    )  # fmt: skip
+    assert 60 * work.step_on(t4) == pytest.approx(3600, rel=0.15)
+    row = next(line for line in README.read_text().splitlines() if "gpu_15gb.yaml" in line)
+    assert "an hour for 60 steps on a T4, by arithmetic" in row
+    config, _ = parse_config(["--config", str(README.parent / "full" / "configs" / "gpu_15gb.yaml")])
+    assert (config.steps, config.prompts_per_batch, config.group_size, config.epochs) == (60, 16, 8, 1)
 
 
 def test_the_estimate_is_near_what_an_h200_took():
