@@ -218,6 +218,7 @@ def test_modes_are_dragged_and_moved_by_keys_and_the_optimiser_walks(explorer, w
     from axe_playwright_python.sync_playwright import Axe
 
     with browser.browser(width=width) as page:
+        page.emulate_media(reduced_motion="no-preference" if width < 500 else "reduce")  # then nothing plays by itself
         show(page, explorer, tmp_path)
         handles = page.get_by_role("slider")
         right = page.get_by_role("slider", name="Place of the right mode")
