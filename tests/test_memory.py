@@ -4,10 +4,12 @@ import contextlib
 import dataclasses
 import math
 import re
+import sys
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 
+import psutil
 import pytest
 import torch
 import yaml
@@ -22,6 +24,7 @@ from full.logprobs import lm_head
 from full.logprobs.packing import attention_pair_cost, micro_batches, pack
 from full.logprobs.tokens import Policy
 from full.models.adapters import add_adapters
+from full.report import console
 from full.trainer.memory import (
     SHARE_OF_GPU,
     Head,
@@ -369,6 +372,19 @@ def test_what_a_run_on_a_cpu_allocates(monkeypatch, name, kind):
     assert memory.stepping == pytest.approx(step, rel=0.02)
     measured = measure_sampling(model.eval(), monkeypatch, rows=32, prompt=30, completion=70, half=None)
     assert memory.sampling(32, 30, 70, prompts=2) - memory.moments == pytest.approx(measured, rel=0.1)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_the_peak_of_a_run_is_that_of_its_own_process(monkeypatch):
+    # Linux keeps the peak of whoever started a process in the process's own ru_maxrss: 611 MB of one that held 10.
+    monkeypatch.setattr(console.resource, "getrusage", lambda who: SimpleNamespace(ru_maxrss=2**40))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    held = psutil.Process().memory_info().rss
+    large = torch.ones(2**25)
+    here = psutil.Process().memory_info().rss
+    del large
+    assert here >= held + 2**26  # 128 MiB, of which some may have been freed before
+    assert 0.999 * here <= console.peak_memory_bytes() < psutil.virtual_memory().total
 
 
 def test_what_a_token_keeps_by_hand():
