@@ -230,6 +230,24 @@ def test_an_alpha_that_does_not_return_is_told_from_one_that_does():
         assert words in schedules.say_returned({"one": replace(calm, alpha=alpha)}), words
 
 
+def test_what_the_notebook_says_of_partial_credit():
+    table, spell = TABLES["graded_model"], TABLES["graded_smollm2"]
+    for task in ("digits", "closeness"):  # "GRPO is like alpha 0", and alpha 0.9 is above both in risk
+        like = table.one(part="last", rule=f"{task}-grpo", metric=f"risk minus {task}-0.0")
+        above = [
+            table.one(part="last", rule=f"{task}-0.9", metric=f"risk minus {task}-{other}") for other in ("0.0", "grpo")
+        ]
+        assert like.low < 0 < like.high and all(row.low > 0 for row in above)
+    gaps = [
+        spell.one(part="last", rule="spell-0.9", metric=f"{name} minus spell-0.0")
+        for name in ("reward", "risk", "right")
+    ]
+    assert all(row.low < 0 < row.high and row.seeds == 3 for row in gaps)
+    for arm in ("spell-0.0", "spell-0.9"):  # "did not rise": by less than its own half interval
+        first, last = (spell.one(part=part, rule=arm, metric="reward_mean") for part in ("first", "last"))
+        assert last.mean - first.mean < first.high - first.mean
+
+
 def test_a_section_that_was_not_run_says_so(monkeypatch, capsys):
     shown = []
     monkeypatch.setattr("toys.experiments.show.display", lambda thing: shown.append(thing.data))
