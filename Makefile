@@ -5,7 +5,7 @@
 # make bench  set up, then the benchmarks
 # make slow   the checks that take too long for every change (random kills, three seeds, browser figures)
 # make assignments   write the course's notebooks (student and solution versions); make grade SUBMISSIONS=dir   grade a folder
-# make experiments   the paper's claims and open questions on bandits, judged: about half an hour
+# make experiments   the paper's claims and open questions on bandits, judged: half an hour to an hour
 # make site   the lessons, results and docstrings as pages that work without a network or a kernel: out/site/index.html
 # make page   one self-contained page with a working alpha slider: out/apo.html
 

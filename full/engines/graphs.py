@@ -1,10 +1,10 @@
 """Sampling on a GPU without waiting for Python: a token of all rows is one CUDA graph.
 
-For every token Python starts some 1,500 kernels. With a model of 28 layers that takes it 35 to 60 ms, whatever the number of
-rows; to compute them the GPU needs a fraction of it. A graph holds all of them (forward pass, draw, bookkeeping) and is
-started at once. It works on addresses, so that everything in it has a fixed shape: keys and values have room for coming
-tokens, masked until they are there. When the room is full or many rows have ended, keys and values move and a new graph is
-captured.
+For every token Python starts some 1,500 kernels of a model of 28 layers. On an H200 that took 35 ms in the best run
+(full/trainer/floor.py) and 69 to 117 ms beside other work on the CPU; with a graph a token takes 9 to 13 ms
+(tests/benchmarks/h200.json). A graph holds all kernels of a token (forward pass, draw, bookkeeping), and starting it starts
+them all. It works on addresses, so that everything in it has a fixed shape: keys and values have room for coming tokens,
+masked until they are there. When the room is full or many rows have ended, keys and values move and a new graph is captured.
 """
 
 import warnings
@@ -28,7 +28,7 @@ ROOM = 256
 # Share of the rows that has ended at which they leave.
 LEAVE_AT = 0.5
 
-# A shorter completion is sampled before a graph pays: capturing one takes as long as two tokens.
+# Completions that are allowed fewer tokens than this are sampled without a graph, whose capture takes as long as two tokens.
 SHORTEST = 64
 
 # Draws from logits [rows, vocabulary] with uniforms [rows] and likeliest (or None): tokens, log-probabilities, entropies.
@@ -44,7 +44,7 @@ def capture(step: Callable[[], None]) -> Callable[[], None]:
 
 
 def takes_fixed_room(model: Any, cache: Cache) -> bool:
-    """Whether attention is all of a given mask's, over all keys and values: then empty room changes nothing."""
+    """Whether the mask alone decides which keys and values attention sees: then empty room, masked, changes nothing."""
     usual = {type(layer) for layer in cache.layers} == {DynamicLayer}
     return usual and may_share_prompts(model.config) and model.config._attn_implementation == "sdpa"
 
@@ -79,10 +79,10 @@ class GraphDecoding:
         model: see `takes_fixed_room`.
         cache: of everything but the last tokens; it is taken over.
         tokens: [rows] the last token of each row.
-        positions: [rows] theirs.
+        positions: [rows] of the last tokens, padding not counted.
         padding: [rows] padded places on the left of each row.
-        uniforms: [rows, tokens] of every token of the completion.
-        likeliest: see `draw`.
+        uniforms: [rows, limit] one for every token of a completion, the first ones included; limit is the longest allowed.
+        likeliest: [rows] booleans, the rows that take the likeliest token instead of drawing; None is no row.
         start: tokens of the completions so far, those in `tokens` included.
         eos: [ends] ids.
         draw: see `Draw`.
@@ -112,7 +112,7 @@ class GraphDecoding:
         # What a step reads and writes in place. here: the rows' places in `out`.
         self.rows = {
             "tokens": tokens[:, None],
-            "positions": positions[:, None] + 0,
+            "positions": positions[:, None],
             "padding": padding,
             "uniforms": uniforms,
             "ended": torch.isin(tokens, eos),
@@ -122,7 +122,7 @@ class GraphDecoding:
         self.place = torch.full((1,), self.used, device=device)
 
     def step(self) -> None:
-        """One token of every row. Nothing here asks the device, and nothing changes place."""
+        """One token of every row, ended ones included. Nothing here waits for the GPU or moves a tensor."""
         rows = self.rows
         places = torch.arange(self.room, device=self.place.device)
         seen = (places >= rows["padding"][:, None]) & (places <= self.place)
@@ -166,7 +166,10 @@ class GraphDecoding:
         return int(self.rows["ended"].sum())
 
     def finish(self) -> tuple[Tensor, Tensor]:
-        """(tokens [rows, limit], [2, rows, limit] log-probabilities and entropies) from `start` on, 0 before and after."""
+        """(tokens [rows, limit], [2, rows, limit] log-probabilities and entropies) from `start` on, 0 before.
+
+        A row that has ended goes on until it leaves: what stands behind its end-of-sequence token means nothing.
+        """
         gone = int(self.rows["ended"].sum())
         stay: Tensor | slice = slice(None)
         again: Callable[[], None] | None = None
