@@ -328,6 +328,7 @@ class Sampler:
                     eos=eos,
                     draw=partial(draw, temperature=self.temperature),
                 )
+                del logits  # of all rows, not needed any more
                 later, known_later = rest.finish()
                 out, values, step = out + later, values + known_later, rest.done - 1
                 break

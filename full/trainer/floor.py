@@ -34,8 +34,9 @@ class Gpu:
 GPUS = (Gpu("H100", 989e12, 3.35e12), Gpu("H200", 989e12, 4.8e12))  # SXM
 
 # Kernels of a layer for one sampled token (counted: 1,400 to 1,600 in 28 layers), and seconds from one to the next: in a CUDA
-# graph (6.5 ms a token beside what is read), and when Python starts each (35 ms a token of a run, 50 to 60 beside other work).
-KERNELS_OF_A_LAYER, KERNEL, LAUNCH = 54, 4.3e-6, 23e-6
+# graph (6.5 ms a token beside what is read), and when Python starts each (68 ms a token of a run on that machine's
+# virtual CPU, beside other work).
+KERNELS_OF_A_LAYER, KERNEL, LAUNCH = 54, 4.3e-6, 45e-6
 
 # Share of the memory's bandwidth at which sampling reads: 176 and 288 rows of 640 tokens took 16 and 17 ms a token.
 STREAMED = 0.4
