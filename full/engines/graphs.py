@@ -1,7 +1,7 @@
 """Sampling on a GPU without waiting for Python: a token of all rows is one CUDA graph.
 
-For every token Python starts some 1,500 kernels of a model of 28 layers. On an H200 that took 51 to 117 ms, beside other work on
-its CPU; with a graph a token takes 9 to 17 ms (tests/benchmarks/h200.json). A graph holds all kernels of a token (forward
+For every token Python starts some 1,500 kernels of a model of 28 layers. On an H200 that took 51 to 117 ms, beside other work
+on its CPU; with a graph a token takes 9 to 17 ms (tests/benchmarks/h200.json). A graph holds all kernels of a token (forward
 pass, draw, bookkeeping), and starting it starts them all. It works on addresses, so that everything in it has a fixed shape:
 keys and values have room for coming tokens, masked until they are there. When the room is full or many rows have ended, keys
 and values move and a new graph is captured.
