@@ -242,8 +242,9 @@ def test_what_the_notebook_says_of_partial_credit():
         spell.one(part="last", rule="spell-0.9", metric=f"{name} minus spell-0.0")
         for name in ("reward", "risk", "right")
     ]
+    gaps += [spell.one(part="last", rule="spell-grpo", metric=f"{name} minus spell-0.0") for name in ("reward", "risk")]
     assert all(row.low < 0 < row.high and row.seeds == 3 for row in gaps)
-    for arm in ("spell-0.0", "spell-0.9"):  # "did not rise": by less than its own half interval
+    for arm in ("spell-0.0", "spell-0.9", "spell-grpo"):  # "did not rise": by less than its own half interval
         first, last = (spell.one(part=part, rule=arm, metric="reward_mean") for part in ("first", "last"))
         assert last.mean - first.mean < first.high - first.mean
 
