@@ -73,7 +73,10 @@ def draw(table: Table) -> tuple[Figure, str]:
         ax.locator_params(axis="x", nbins=6)
         ax.set(xlabel=f"{metric} minus APO's", title=metric)
     _draw_shares(axes[1][1], table)
-    return made, "Differences to APO, alpha 0.9, on equal seeds, each at its own rate; Student's intervals over seeds."
+    return made, (
+        "Differences to APO, alpha 0.9, on equal seeds, each at its own rate; Student's intervals over five seeds. Bottom "
+        "right: share of the push by the share of a group that is right, means over seeds."
+    )
 
 
 def _draw_shares(ax: Axes, table: Table) -> None:

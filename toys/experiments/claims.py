@@ -142,7 +142,7 @@ def _regimes(table: Table) -> str:
     rows = {row.part: row for row in table.where(metric="alpha 0.9 minus 0")}
     return (
         f"from {rows['A lucky arms'].interval} (lucky arms) to {rows['C good arms replaced twice'].interval} (good arms "
-        f"replaced); {_came_out(rows.values())} of {len(rows)} signs as predicted"
+        f"replaced); {_came_out(rows.values())} of {len(rows)} predictions came out"
     )
 
 
@@ -181,8 +181,8 @@ def _noisy_gradients(table: Table) -> Verdict:
     return Verdict(
         "holds with a condition" if raw.high < -1.9 and abs(centred.mean) < 0.1 else "cannot be told",
         "strong",
-        f"slope of log variance against log alpha: {raw.interval} for the formula as written, {centred.interval} centred, "
-        f"which a group does by itself; holding alpha 0's weights to alpha 0.35's range changes its wrong collapse by "
+        f"slope of log variance against log alpha, groups of 8: {raw.interval} for the formula as written, {centred.interval} "
+        f"centred, which a group does by itself; holding alpha 0's weights to alpha 0.35's range changes its wrong collapse by "
         f"{clip.interval}",
     )
 
@@ -283,7 +283,7 @@ def _on_a_par(table: Table) -> Verdict:
     return Verdict(
         "holds" if alike else found if apart else "cannot be told",
         "moderate" if row.seeds >= 5 and (alike or apart) else "weak",
-        f"GRPO minus APO with alpha 0.9, two updates a batch, {row.seeds} seeds: "
+        f"GRPO minus APO with alpha 0.9 (a par: within 0.02), two updates a batch, {row.seeds} seeds: "
         + ", ".join(f"{metric} {_signed(gap)}" for metric, gap in after.items())
         + (f"; with one update, pass@1 {_signed(fresh[0])}" if fresh else ""),
     )
@@ -303,7 +303,7 @@ def _ratio_and_clip(table: Table) -> str:
 
 
 def _baselines(table: Table) -> str:
-    kinds = {"-1": "one update a batch", "": "two", "-4": "four"}
+    kinds = {"-1": "one update", "": "two updates", "-4": "four updates"}
     found = [
         f"{name} {_signed(rows[0])}"
         for kind, name in kinds.items()
@@ -418,7 +418,7 @@ CLAIMS = (
         whose="paper", experiment="reward_noise", judge=of_experiment("reward_noise", _unreliable),
     ),
     Claim(
-        text="with graded rewards a larger alpha/beta_r buys variance and pays with the mean",
+        text="where a sure reward competes with a gamble, a larger alpha/beta_r buys variance and pays with the mean",
         whose="ours", experiment="graded", judge=of_experiment("graded", _gamble),
     ),
     Claim(

@@ -67,7 +67,10 @@ def beside(table: Table, tasks: Sequence[str]) -> str:
 
 
 def draw(table: Table) -> tuple[Figure, str]:
-    caption = "Additions with partial credit, 48 steps, one update a batch; 100 held-out problems with 24 samples each."
+    caption = (
+        "Additions with partial credit, 48 steps, one update a batch; 100 held-out problems with 24 samples each; Student's "
+        "intervals over five seeds."
+    )
     return differences(table, TASKS), caption
 
 

@@ -16,7 +16,7 @@ def judge_spelling(table: Table) -> Verdict:
 def draw(table: Table) -> tuple[Figure, str]:
     caption = (
         "SmolLM2-135M spells words of three letters backward, 8 steps, one update a batch; 24 held-out words with 24 samples "
-        "each."
+        "each; Student's intervals over three seeds."
     )
     return differences(table, TASKS), caption
 

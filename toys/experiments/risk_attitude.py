@@ -216,9 +216,9 @@ EXPERIMENT = Experiment(
     "exponential utility. In large groups the risky arm wins above the root of E exp(kappa R) = exp(kappa safe): "
     "alpha 0.243 for the gamble, 0.286 for the Gaussian pair. In finite groups the expected push, summed over "
     "sampled groups, changes sign at a larger alpha; groups of 2 and two-valued rewards have no direction to turn.",
-    settings="Two arms, lr 0.1, 1500 steps (thresholds); 16 arms, 2 good N(1, 0.1), 4 lucky N(0.7, 0.8), 300 steps; 4 "
-    "sure "
-    "0.6 against 4 that pay 1 with probability 0.5. beta_r 0.3, tau_anc 0.5, SGD.",
+    settings="Two arms, a sure 0.5 against 1 with probability 0.4 (the gamble of the thresholds) and N(1, 0.1) against "
+    "N(0.7, 0.8), lr 0.1, 1500 steps; 16 arms, 2 good N(1, 0.1), 4 lucky N(0.7, 0.8), 300 steps; 4 sure 0.6 against "
+    "4 that pay 1 with probability 0.5. beta_r 0.3, tau_anc 0.5, SGD.",
     controls="GRPO; matched steps (norm of alpha 0.6), so that only the direction differs; own best lr, chosen on the "
     "first half of the seeds and reported on the second.",
     rule="Theory holds if at every group size the predicted switch lies in the measured interval or within 0.03 of "

@@ -282,9 +282,8 @@ def draw(table: Table) -> tuple[Figure, str]:
         title="The angle does not tell",
     )  # fmt: skip
     return made, (
-        "alpha changes the end through risk, through rare successes and through step length; a large angle between "
-        "gradients "
-        "is neither needed nor enough."
+        "alpha changes the end through risk, through rare successes and, less, through repeated updates and tied parameters; "
+        "a large angle between gradients is neither needed nor enough."
     )
 
 
@@ -301,8 +300,8 @@ EXPERIMENT = Experiment(
     settings="13 regimes with a sign predicted for alpha 0.9 minus alpha 0: A, B (risk) minus; C, D (rare successes) "
     "plus; "
     "E (repeats) minus; F minus with a fixed anchor and plus on policy; five nulls. Defaults: 16 arms, P 8, "
-    "tau_anc 0.5, beta_r 0.3, SGD, 300 steps. D and F over 40 random problems, whose number is the number of "
-    "units.",
+    "tau_anc 0.5, beta_r 0.3, SGD, 300 steps. D and F over 40 random problems (30 with the fixed anchor), whose number "
+    "is the number of units.",
     controls="Each alpha at its own best lr, chosen on one half of the seeds (or problems); GRPO beside it; matched "
     "steps where theory says exactly nothing.",
     rule="A prediction holds if the 95 % interval lies on the predicted side of 0, a null if it lies within 0.01 of "

@@ -4,8 +4,8 @@ from .asking import Question
 
 QUESTIONS = {
     "collapse": Question(
-        "Under a very noisy reward (SNR 0.25) a fixed alpha of 0 ends on a wrong arm in 33 % more runs than alpha 0.3. Now "
-        "every update of both is rescaled to one and the same length. How much of the difference is left?",
+        "Under a very noisy reward (SNR 0.25) a fixed alpha of 0 ends on a wrong arm in 33 more of 100 runs than alpha 0.3. "
+        "Now every update of both is rescaled to one and the same length. How much of the difference is left?",
         {
             "all of it": "No: then alpha itself would be the cause. The matched difference is -0.03 [-0.07, 0.00].",
             "about half": "No: nothing is left, -0.03 [-0.07, 0.00].",
@@ -17,10 +17,10 @@ QUESTIONS = {
         "Six tasks, each schedule and each fixed alpha at its own best learning rate. On how many of the six does the paper's "
         "guard end above the best fixed alpha?",
         {
-            "six": "No: on none. At rest the guard is alpha_max, and on the way it follows noise.",
-            "three": "No: on none, not even where the task changes on the way (-0.042 [-0.067, -0.019]).",
+            "six": "No: on none. Without noise the guard comes to rest at alpha_max, and on the way it follows noise.",
+            "three": "No: on none, not even where the good arms are replaced on the way (-0.042 [-0.067, -0.019]).",
             "one": "No: on none. The rule that does is the one that reads the reward's variance, and it is ours.",
-            "none": "Yes: on none. Where the task changes it loses 0.042 to a fixed 0.9.",
+            "none": "Yes: on none. Where the good arms are replaced it loses 0.042 to a fixed 0.9.",
         },
         answer="none",
     ),
@@ -48,11 +48,11 @@ SELF_TEST = [
     ),
     (
         "Your run uses Adam and one update per batch of samples, and you want a tighter trust region. Do you lower tau_anc?",
-        "No: there it does nothing, the KL per batch is the same to three digits from 0.125 to 2. Lower the learning rate, or "
-        "make several updates on a batch.",
+        "No: there it does nothing, the KL per batch is the same to three digits from 0.125 to 2. Lower the learning rate; "
+        "only with many updates on a batch (16 and more) does a smaller tau_anc hold the policy closer.",
     ),
     (
-        "Experiment 2 says that alpha_min below 0.3 does no harm, and the paper saw a collapse. Which of the two is wrong?",
+        "Experiment 2 saw no harm of an alpha_min below 0.3, and the paper saw a collapse. Which of the two is wrong?",
         "Perhaps neither: one is bandits with many seeds, the other one language model without. The bandit shows that the "
         "order is not needed as a cause, since the length of steps suffices.",
     ),
