@@ -21,7 +21,6 @@ import argparse
 import json
 import math
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -63,10 +62,12 @@ class Clock:
     def tick(self) -> None:
         import psutil
 
+        from full.report.console import peak_memory_bytes
+
         children = [process.cpu_times() for process in psutil.Process().children(recursive=True)]
         self.cpu.append(time.process_time() + sum(t.user + t.system for t in children))
         self.wall.append(time.perf_counter())
-        self.peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        self.peak = peak_memory_bytes() / 2**20
 
     def report(self, tokens: float, model: str, case: dict[str, int]) -> dict[str, float]:
         cpu, wall = (
