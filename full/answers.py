@@ -22,6 +22,7 @@ from full.data.sources import load_splits
 from full.errors import UserError
 from full.models.loading import render_prompts
 from full.models.smollm2 import smollm2_folder
+from full.models.tiny import padded_pairs
 from full.trainer.launch import quiet_exit
 
 
@@ -73,13 +74,7 @@ def answer_loss(model: Any, pairs: list[tuple[list[int], list[int]]]) -> torch.T
 
     pairs: ids of a prompt and of its answer. Rows are padded on the right, which causal attention never looks at.
     """
-    width = max(len(prompt) + len(answer) for prompt, answer in pairs)
-    ids = torch.zeros((len(pairs), width), dtype=torch.long)
-    wanted = torch.zeros((len(pairs), width), dtype=torch.bool)
-    for row, (prompt, answer) in enumerate(pairs):
-        end = len(prompt) + len(answer)
-        ids[row, :end] = torch.tensor(prompt + answer)
-        wanted[row, len(prompt) : end] = True
+    ids, wanted = padded_pairs(pairs, pad_id=0)
     hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
     # The LM head at the answers' places alone: it is a fifth of this model's work.
     logits = model.get_output_embeddings()(hidden[:, :-1][wanted[:, 1:]])

@@ -51,6 +51,13 @@ def write_notebook(path: Path, *cells: str) -> None:
     nbformat.write(nbformat.v4.new_notebook(cells=made, metadata={"kernelspec": kernel}), path)
 
 
+def centre(handle) -> tuple[float, float]:
+    """The middle of what a finger or the mouse takes hold of at one of the explorer's handles, CSS pixels."""
+    handle.scroll_into_view_if_needed()
+    box = handle.locator(".apo-explorer-reach").bounding_box()
+    return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+
+
 @contextlib.contextmanager
 def serve(kind: str, folder: Path, notebook: str = "") -> Iterator[tuple[str, str]]:
     """Run JupyterLab (`kind` "lab") on a folder, or Voila ("voila") on one notebook of it; yields (address, token)."""

@@ -82,9 +82,7 @@ def work_by_keyboard(page, strip):
 def drag_a_mode(page):
     """Drag the right mode to the left, then move it by keys: the kernel answers both, and the optimiser ends where it says."""
     mode = page.get_by_role("slider", name="Place of the right mode")
-    mode.scroll_into_view_if_needed()
-    box = mode.locator(".apo-explorer-reach").bounding_box()
-    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    x, y = browser.centre(mode)
     page.mouse.move(x, y)
     page.mouse.down()
     page.mouse.move(x - 60, y, steps=6)

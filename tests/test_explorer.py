@@ -189,11 +189,6 @@ def settled(page):
     )
 
 
-def centre(handle):
-    box = handle.locator(".apo-explorer-reach").bounding_box()
-    return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
-
-
 def drag(page, places):
     page.mouse.move(*places[0])
     page.mouse.down()
@@ -225,8 +220,8 @@ def test_modes_are_dragged_and_moved_by_keys_and_the_optimiser_walks(explorer, w
         assert handles.count() == 8 and right.get_attribute("aria-valuenow") == "2.5"
         before = page.locator(".apo-explorer-target").get_attribute("d")
 
-        x, y = centre(right)
-        unit = (x - centre(page.get_by_role("slider", name="Place of the left mode"))[0]) / 5  # of x, in pixels
+        x, y = browser.centre(right)
+        unit = (x - browser.centre(page.get_by_role("slider", name="Place of the left mode"))[0]) / 5  # of x, in pixels
         (touch if width < 500 else drag)(page, [(x - unit * part / 4, y + 20 * (part > 2)) for part in range(9)])
         settled(page)
         assert float(right.get_attribute("aria-valuenow")) == pytest.approx(0.5, abs=0.05)

@@ -18,7 +18,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import AutoModelForCausalLM, Qwen3Config
 
 from full.models.adapters import add_adapters
-from full.trainer.floor import REACHED, token_seconds
+from full.trainer import floor
+from full.trainer.floor import REACHED, Gpu, token_seconds
 from full.trainer.memory import MOST_TOKENS, SHARE_OF_GPU, MemoryModel, memory_model
 
 # config.json on the hub, under Qwen/Qwen3-NAME.
@@ -40,26 +41,24 @@ COMMON = {"vocab_size": 151936, "num_key_value_heads": 8, "head_dim": 128, "max_
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gpu:
-    """A data sheet.
+class ClusterGpu(Gpu):
+    """A data sheet with what a model that needs several GPUs asks for.
 
     memory: bytes.
-    flops: dense bfloat16 operations a second.
-    bandwidth: of its memory, bytes a second.
     inside, across: of the links between GPUs of a node and of different nodes, bytes a second and GPU, one way.
     """
 
     memory: float
-    flops: float
-    bandwidth: float
     inside: float
     across: float
 
 
+H100, H200 = (vars(gpu) for gpu in floor.GPUS)
+A100 = vars(Gpu("A100", 312e12, 2.0e12))
 GPUS = {
-    "H100": Gpu(memory=80e9, flops=989e12, bandwidth=3.35e12, inside=450e9, across=50e9),
-    "H200": Gpu(memory=141e9, flops=989e12, bandwidth=4.8e12, inside=450e9, across=50e9),
-    "A100": Gpu(memory=80e9, flops=312e12, bandwidth=2.0e12, inside=300e9, across=25e9),
+    "H100": ClusterGpu(**H100, memory=80e9, inside=450e9, across=50e9),
+    "H200": ClusterGpu(**H200, memory=141e9, inside=450e9, across=50e9),
+    "A100": ClusterGpu(**A100, memory=80e9, inside=300e9, across=25e9),
 }
 NODE = 8  # GPUs
 PRICE = 2.5  # US dollars for a GPU and an hour, of the order of what clouds ask
@@ -196,7 +195,7 @@ def extend(two: Any, three: Any, more: int) -> Any:
     return two if isinstance(two, bool) or two == three else two + more * (three - two)
 
 
-def estimate(setup: Setup, gpu: Gpu, work: Work | None = None, assumed: Assumed = ASSUMED) -> Estimate:
+def estimate(setup: Setup, gpu: ClusterGpu, work: Work | None = None, assumed: Assumed = ASSUMED) -> Estimate:
     """Memory and seconds of a set-up."""
     work = work or Work()
     memory, parameters = memory_of_shape(setup)
@@ -211,8 +210,7 @@ def estimate(setup: Setup, gpu: Gpu, work: Work | None = None, assumed: Assumed 
     length = assumed.prompt + assumed.completion / 2
     read = 2 * parameters + here * length * memory.cache
     token = max(
-        token_seconds(gpu, layers=layers, read=read, graphs=setup.gpus == 1),
-        2 * parameters * here / gpu.flops / REACHED,
+        token_seconds(gpu, layers=layers, read=read, graphs=setup.gpus == 1), 2 * parameters * here / gpu.rate / REACHED
     )
     sample = math.ceil(share / here) * work.longest * token
 
@@ -221,7 +219,7 @@ def estimate(setup: Setup, gpu: Gpu, work: Work | None = None, assumed: Assumed 
     # Of 2 operations a parameter and token each: forward, again with checkpointing, the gradients of the activations and,
     # without adapters, of the weights; and the later updates score their samples again.
     passes = 4 + 2 * setup.checkpointing + 2 * (not setup.lora_rank) + 2 * (work.updates - 1) / work.updates
-    computing = passes * parameters * trained / setup.gpus / gpu.flops / REACHED
+    computing = passes * parameters * trained / setup.gpus / gpu.rate / REACHED
     micro_batches = work.updates * math.ceil(trained / work.updates / setup.gpus / max(tokens, 1)) if tokens else 0
     talking = (4 * micro_batches + 4 * work.updates) * parameters / links if setup.gpus > 1 else 0.0
     return Estimate(

@@ -161,11 +161,22 @@ def supervised_loss(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast,
         (encode_prompt(tokenizer, row["problem"]), [*tokenizer.encode(row["solution"]), tokenizer.eos_token_id])
         for row in rows
     ]
-    width = max(len(prompt) + len(solution) for prompt, solution in pairs)
-    ids = torch.full((len(pairs), width), tokenizer.pad_token_id)
-    labels = torch.full((len(pairs), width), -100)
-    for i, (prompt, solution) in enumerate(pairs):
-        ids[i, : len(prompt) + len(solution)] = torch.tensor(prompt + solution)
-        labels[i, len(prompt) : len(prompt) + len(solution)] = torch.tensor(solution)
+    ids, wanted = padded_pairs(pairs, tokenizer.pad_token_id)
+    labels = ids.masked_fill(~wanted, -100)
     logits = model(input_ids=ids).logits  # right-padded and causal: padding is never attended to
     return cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
+
+
+def padded_pairs(pairs: list[tuple[list[int], list[int]]], pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """(ids, whether a place is the answer's), [pairs, longest] each, padded on the right.
+
+    pairs: ids of a prompt and of its answer.
+    """
+    width = max(len(prompt) + len(answer) for prompt, answer in pairs)
+    ids = torch.full((len(pairs), width), pad_id)
+    wanted = torch.zeros((len(pairs), width), dtype=torch.bool)
+    for row, (prompt, answer) in enumerate(pairs):
+        end = len(prompt) + len(answer)
+        ids[row, :end] = torch.tensor(prompt + answer)
+        wanted[row, len(prompt) : end] = True
+    return ids, wanted

@@ -81,11 +81,22 @@ def right_answers(
         rows: of the problems; those of reasoning-gym's graded tasks have an entry (full/data/gym.py).
         gym: scores those; None: there are none.
     """
+    return [float(score >= 1.0) for score in task_scores(completions, rows, verifier, gym)]
+
+
+def task_scores(
+    completions: Sequence[str], rows: Sequence[Mapping[str, Any]], verifier: Verifier, gym: Verifier | None
+) -> list[float]:
+    """The score of each completion: its problem's own where there is one (`gym_scores`), else 1.0 or 0.0 (`accuracies`).
+
+    Args:
+        rows, gym: see `right_answers`.
+    """
     own = [i for i, row in enumerate(rows) if row.get("entry")]
     others = [i for i, row in enumerate(rows) if not row.get("entry")]
-    judged = accuracies([completions[i] for i in others], [rows[i]["answer"] for i in others], verifier)
     scored = gym_scores([completions[i] for i in own], [rows[i]["entry"] for i in own], gym) if own else []
-    found = dict(zip([*own, *others], [*(float(score >= 1.0) for score in scored), *judged], strict=True))
+    judged = accuracies([completions[i] for i in others], [rows[i]["answer"] for i in others], verifier)
+    found = dict(zip([*own, *others], [*scored, *judged], strict=True))
     return [found[i] for i in range(len(rows))]
 
 
@@ -263,12 +274,7 @@ class Rewarder:
             raise RewardError(
                 "reward reasoning_gym is for problems of reasoning-gym; expected --data reasoning_gym:NAME, or another reward."
             )
-        graded = [i for i, row in enumerate(rows) if row["entry"]]
-        scores = gym_scores([completions[i] for i in graded], [rows[i]["entry"] for i in graded], self.gym)
-        judged = [i for i, row in enumerate(rows) if not row["entry"]]
-        right = accuracies([completions[i] for i in judged], [rows[i]["answer"] for i in judged], self.verifier)
-        found = dict(zip([*graded, *judged], [*scores, *right], strict=True))
-        return [found[i] for i in range(len(rows))]
+        return task_scores(completions, rows, self.verifier, self.gym)
 
 
 def _each(

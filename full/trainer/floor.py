@@ -45,11 +45,10 @@ STREAMED = 0.4
 REACHED = 0.22
 
 
-def token_seconds(gpu: Any, *, layers: int, read: float, graphs: bool) -> float:
+def token_seconds(gpu: Gpu, *, layers: int, read: float, graphs: bool) -> float:
     """Seconds of a sampled token of all rows: its kernels, and the weights, keys and values that they read.
 
     Args:
-        gpu: with its `bandwidth`.
         read: bytes.
         graphs: without CUDA graphs it takes at least as long as Python to start the kernels.
     """

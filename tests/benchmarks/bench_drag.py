@@ -43,9 +43,7 @@ WATCH = """
 def measure(page) -> list[list[float]]:
     """[[ms from the oldest move answered, ms from the newest], ...] of one drag to the left and back."""
     handle = page.get_by_role("slider", name="Place of the right mode")
-    handle.scroll_into_view_if_needed()
-    box = handle.locator(".apo-explorer-reach").bounding_box()
-    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    x, y = browser.centre(handle)
     page.mouse.move(x, y)
     page.mouse.down()
     page.evaluate(WATCH)
