@@ -1,4 +1,4 @@
-"""Experiment 4 (language model): six objectives like for like, each at its own learning rate; 1, 2 and 4 updates a batch."""
+"""Experiment 4 (language model): objectives like for like, each at its own learning rate; GRPO and APO were run."""
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -91,7 +91,7 @@ def _draw_shares(ax: Axes, table: Table) -> None:
     parts = {
         "at most a quarter right": hard,
         "between": 1 - hard - easy - idle,
-        "three quarters": easy,
+        "at least three quarters": easy,
         "all alike": idle,
     }
     for (label, share), color in zip(parts.items(), (*plotting.CYCLE[:3], "#dddddd"), strict=True):
@@ -105,7 +105,7 @@ def _draw_shares(ax: Axes, table: Table) -> None:
 EXPERIMENT = Experiment(
     number=4,
     name="baselines",
-    title="baselines on the language model, second part: six objectives like for like",
+    title="baselines on the language model, second part: GRPO and APO, each at its own learning rate",
     question="Each objective at its own learning rate, is APO on a par with its peers?",
     paper="With two updates a batch APO is reported on a par with its baselines, one run each.",
     theory="With one update all are alike: right or wrong makes of alpha a step size for each prompt. With two and four GRPO "
