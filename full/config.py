@@ -44,6 +44,9 @@ if TYPE_CHECKING:
     from apo_edu.records import Record
     from apo_edu.schedules import Schedule, ScheduleRecord
 
+# The configurations that come with the trainer; --config takes their names too.
+CONFIGS = Path(__file__).parent / "configs"
+
 # What config.yaml and a checkpoint's manifest are written in. Raise it when an older reader would misread a newer file.
 FORMAT = 1
 
@@ -698,7 +701,7 @@ def parse_config(argv: list[str] | None = None) -> tuple[TrainConfig, str | None
     given.pop("doctor", None)
     if folder and file:
         raise UserError("--resume and --config were both given; expected one. A resumed run keeps its own config.yaml.")
-    source = os.path.join(folder, "config.yaml") if folder else file
+    source = os.path.join(folder, "config.yaml") if folder else file and file_named(file)
     values = read_options(source, resume=bool(folder)) if source else {}
     kind_of = kinds(TrainConfig)
     changes = {name: from_words(name, kind_of[name], _words(text)) for name, text in given.items()}
@@ -735,7 +738,8 @@ def make_parser() -> Parser:
     start.add_argument(
         "--config",
         metavar="FILE",
-        help="A .yaml file with any of these options; `base: FILE` in it names one to build on.",
+        help="A .yaml file with any of these options, or one of full/configs by its name, e.g. gpu_24gb; `base: FILE` in it "
+        "names one to build on.",
     )
     start.add_argument("--resume", metavar="DIR", help="Go on with the run in DIR from its last good checkpoint.")
     start.add_argument(
@@ -743,6 +747,23 @@ def make_parser() -> Parser:
     )
     add_options(parser, TrainConfig)
     return parser
+
+
+def file_named(given: str) -> str:
+    """The file that --config means: a path, or the name of one in full/configs, e.g. gpu_24gb.
+
+    Raises:
+        UserError: a word that is neither.
+    """
+    if Path(given).is_file() or given.endswith((".yaml", ".yml")) or Path(given).name != given:
+        return given
+    known = sorted(path.stem for path in CONFIGS.glob("*.yaml"))
+    if given not in known:
+        raise UserError(
+            f"--config is {given!r}, which is no file here; expected a .yaml file, or one of full/configs by its name: "
+            f"{', '.join(known)}.{suggestion(given, known)}"
+        )
+    return str(CONFIGS / f"{given}.yaml")
 
 
 def _parse(parser: Parser, words: list[str]) -> Any:

@@ -57,6 +57,17 @@ def test_the_files_for_gpus_change_what_their_memory_asks_for_and_nothing_else()
     assert (config.model, config.lora_rank, config.noise_guard) == ("Qwen/Qwen3-0.6B", 16, 1.0)
 
 
+def test_a_shipped_file_is_chosen_with_a_word(tmp_path, monkeypatch):
+    for name in ("gpu_15gb", "gpu_24gb", "gpu_48gb", "gpu_80gb", "qwen3_1.7b_math_l3"):
+        words = [name, str(CONFIGS / f"{name}.yaml")]
+        by_name, by_path = (parse_config(["--config", word, "--seed", "3"])[0] for word in words)
+        assert by_name == by_path and by_name.seed == 3
+    # A file of that name where one stands is what is meant.
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "gpu_24gb").write_text("steps: 7\n")
+    assert parse_config(["--config", "gpu_24gb"])[0] == TrainConfig(steps=7)
+
+
 def test_the_cell_for_colab_names_what_there_is():
     (cell,) = re.findall(r"```python\n(!git clone.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     *_, install, launch = cell.splitlines()
@@ -158,6 +169,7 @@ def test_values_are_read_alike_from_words_and_from_files(tmp_path):
         (["--objective_options", "5"], "objective_options has '5'; expected name=value"),
         (["trainer.lr=1"], "'trainer.lr=1' belongs to no option; options are written --name value. trainer.lr is called lr"),
         (["--config", "nowhere.yaml"], "nowhere.yaml cannot be read"),
+        (["--config", "gpu_24"], r"--config is 'gpu_24', which is no file here; expected .*gpu_48gb.*Did you mean gpu_24gb\?"),
         (["--resume", "nowhere"], "nowhere/config.yaml cannot be read.*no run to resume"),
     ],
 )  # fmt: skip
