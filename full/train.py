@@ -25,8 +25,10 @@ if __name__ == "__main__" and "--help" in sys.argv:
     parse_config()  # prints it and leaves, before anything slow is loaded
 # Threads that wait without spinning, before torch starts them: beside another busy process it is five times faster.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-# The cache of keys grows with every token; without this a GPU's memory falls to pieces of all sizes.
-os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
+# The cache of keys grows with every token; without this a GPU's memory falls to pieces of all sizes. By the older of its two
+# names: torch 2.9 reads this setting under that one alone, and vLLM, whose sleep excludes it, looks for it there.
+if "PYTORCH_ALLOC_CONF" not in os.environ:
+    os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
 if __name__ == "__main__":
     os.environ.pop("MPLBACKEND", None)  # a notebook's, which may not be installed here; the figures need none
     parent = os.getppid()  # it may end during the seconds of the imports

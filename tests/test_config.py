@@ -53,6 +53,7 @@ def test_the_files_for_gpus_change_what_their_memory_asks_for_and_nothing_else()
     paper, _ = parse_config(["--config", str(CONFIGS / "qwen3_1.7b_math_l3.yaml")])
     assert differences("gpu_80gb.yaml", paper) == differences("gpu_48gb.yaml", paper) == {}
     assert differences("gpu_24gb.yaml", paper) == {"lora_rank": 16, "lr": 1e-5}
+    assert differences("gpu_80gb_vllm.yaml", paper) == {"engine": "vllm"}
     config, _ = parse_config(["--config", str(CONFIGS / "gpu_15gb.yaml")])
     assert (config.model, config.lora_rank, config.noise_guard) == ("Qwen/Qwen3-0.6B", 16, 1.0)
 

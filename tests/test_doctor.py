@@ -416,6 +416,7 @@ def test_memory_of_the_small_model_by_hand(trainer):
     parameters = vocabulary * 16 + 2 * layer + 16
     assert model.weights == model.gradients == 8 * parameters and model.moments == 16 * parameters
     assert model.gathered == model.copies == model.copies_sampling == 0
+    assert model.spare == 0 and trainer.optimizer.defaults["fused"]  # AdamW makes no copies on the way
     assert model.cache == 2 * 2 * 8 * 8  # keys and values of 2 layers, one head of 8, float64
     assert (plan.prompt, plan.completion) == (max(map(len, trainer.prompts)), 6)
     assert plan.rows == 32 == trainer.config.generation_rows  # no more than a batch has

@@ -1,8 +1,10 @@
 """What the environment says: what would change the result is refused or set aside, what changes the speed is respected."""
 
+import ctypes
 import http.server
 import json
 import os
+import resource
 import subprocess
 import sys
 import threading
@@ -11,6 +13,7 @@ from typing import ClassVar
 
 import huggingface_hub
 import pytest
+import torch
 
 from full import train
 from full.errors import UserError
@@ -27,6 +30,43 @@ def test_gradient_accumulation_from_outside_is_refused(monkeypatch):
         launch.start_accelerator(1)
     monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "1")
     assert launch.start_accelerator(1).gradient_accumulation_steps == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "then"),
+    [
+        ({}, "expandable_segments:True"),
+        ({"PYTORCH_CUDA_ALLOC_CONF": "max_split_size_mb:64"}, "max_split_size_mb:64"),
+        ({"PYTORCH_ALLOC_CONF": "max_split_size_mb:64"}, None),  # its newer name: the user's choice
+    ],
+)
+def test_a_gpus_memory_grows_in_segments_unless_the_user_says_otherwise(given, then):
+    # Without torch the import ends where torch would be loaded: the setting must be there by then.
+    script = "import os, sys; sys.modules['torch'] = None\ntry: import full.train\nexcept ImportError as e: print(e.name)\n"
+    script += "print(os.environ.get('PYTORCH_CUDA_ALLOC_CONF'))"
+    environment = {name: value for name, value in os.environ.items() if "ALLOC_CONF" not in name} | given
+    out = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert out.stdout.splitlines() == ["torch", str(then)], out.stderr[-2000:]
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="glibc's malloc alone can be told")
+def test_on_a_cpu_freed_memory_is_kept_for_the_next_tensor():
+    mallopt = ctypes.CDLL(None).mallopt
+
+    def page_faults() -> int:
+        """Of a hundred tensors of a megabyte, one after the other: 256 pages each where the system gives them anew."""
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for _ in range(100):
+            torch.empty(2**18).fill_(1.0)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    for threshold in (-3, -1):  # as glibc begins
+        mallopt(threshold, 2**17)
+    assert page_faults() > 20_000
+    launch.start_accelerator(1)
+    assert page_faults() < 1_000
 
 
 class Launcher:

@@ -299,6 +299,17 @@ def test_the_files_for_gpus_fit_them_and_quote_the_model(file, shape, gigabytes)
     assert f"{sizes}; at most {plan.peak / 1e9:.1f} GB" in text
 
 
+def test_the_file_for_vllm_leaves_it_its_share():
+    given = parse_config(["--config", "gpu_80gb_vllm"])[0]
+    memory, share = extrapolated("1.7B"), given.vllm_memory * 80e9
+    assert memory.resting + share < 72e9  # while it samples
+    parts = (memory.resting, share, memory.weights / 2)  # its weights are in bfloat16
+    text = " ".join((ROOT / "full" / "configs" / "gpu_80gb_vllm.yaml").read_text().replace("#", " ").split())
+    assert "{:.1f} GB of weights and moments, {:.0f} GB for vLLM, {:.1f} of them".format(*(n / 1e9 for n in parts)) in text
+    # Its cache holds 70 completions of the longest kind; the others wait.
+    assert (share - memory.weights / 2) / memory.cache > 70 * (given.max_prompt_tokens + given.max_completion_tokens)
+
+
 def test_8b_fits_four_gpus_that_share_it():
     shared = {"weight_shards": 4, "state_shards": 4}
     memory = extrapolated(

@@ -382,6 +382,16 @@ def test_batches_are_few_and_even():
     assert even_parts([], 4) == []
 
 
+def test_prompts_of_one_length_are_sampled_together_the_longest_first():
+    it, shapes = sampler(rows_at_once=4, max_new_tokens=1), []
+    it.model.register_forward_pre_hook(
+        lambda module, args, kwargs: shapes.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
+    )
+    prompts = [[3 + i] * (9 if i % 2 else 2) for i in range(8)]
+    completions(it, prompts, [(0, i, 0) for i in range(8)])
+    assert shapes == [(4, 9), (4, 2)]  # no padding, and what memory the first takes is enough for all
+
+
 @pytest.mark.parametrize("ends", [[2], list(range(0, 280, 9))])
 def test_with_a_graph_the_same_is_sampled(ends, monkeypatch):
     # Greedy rows beside sampled ones, prompts of several lengths, rows that leave, room that is used up.

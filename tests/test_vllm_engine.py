@@ -13,6 +13,8 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from full import train
+from full.config import TrainConfig
+from full.engines import make_engine
 from full.engines.base import end_ids
 from full.engines.hf import Sampler
 from full.engines.vllm import VllmSampler, require_vllm, sampling_seed
@@ -106,6 +108,13 @@ def test_the_engine_is_in_this_process_neutral_and_as_long_as_it_must_be(fake_vl
     assert engine(small, max_prompt_tokens=4096).llm.options["max_model_len"] == 512
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert engine(small).llm.options["distributed_executor_backend"] == "external_launcher"
+
+
+def test_a_runs_options_reach_the_engine(fake_vllm, small):
+    config = TrainConfig(engine="vllm", vllm_memory=0.7, generation_rows=9, max_prompt_tokens=20, max_completion_tokens=30)
+    model, accelerator = small_model(dtype=torch.float32), SimpleNamespace(mixed_precision="bf16")
+    options = make_engine(config, model, make_tokenizer(), small, accelerator).llm.options
+    assert (options["gpu_memory_utilization"], options["max_num_seqs"], options["max_model_len"]) == (0.7, 9, 50)
 
 
 def test_samples_are_asked_for_from_the_plain_softmax_and_by_key(fake_vllm, small):
