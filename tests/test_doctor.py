@@ -549,7 +549,8 @@ def test_time_of_a_run_by_hand(exact, scored):
     numbers = {"ended": 0.9, "truncated": 0.1, "longest": 1280, "mean_length": 400, "expected_length": 400}
     speed = Speed(steps={10: 0.03, 20: 0.03}, reward=0.01, score=0.02, update=0.1, read=0.001, kept=0.5)
     seconds = estimate(trainer, SimpleNamespace(numbers=numbers), speed)
-    batch, evaluation = 1280 * 0.03 + 288 * 0.01, 2 * (1280 * 0.03 + 100 * 0.01 + 100 * 50 * 0.001)
+    # Greedy and sampled completions are sampled together, and read a prompt once.
+    batch, evaluation = 1280 * 0.03 + 288 * 0.01, 1280 * 0.03 + 200 * 0.01 + 100 * 50 * 0.001
     # An update pushes half of 144 completions. The second one of a batch scores its own first; an engine that is not
     # exact has those of the second scored once more, when they are sampled.
     update = 144 * 0.5 * 0.1 + scored * 0.02 / 2
@@ -565,6 +566,23 @@ def test_a_run_of_weeks_is_remarked():
     section = time_section(TrainConfig(), seconds, measured=True)
     assert section.verdict == "look" and "about 10 days" in told(section)
     assert time_section(TrainConfig(), seconds | {"run": 9e4}, measured=True).verdict == "ok"
+
+
+def test_the_floor_and_other_gpus_are_told():
+    seconds = {"batch": 100.0, "tokens_per_second": 1.0, "update": 1.0, "evaluation": 1.0, "evaluations": 2, "run": 9e4}
+    floor = {"rate": 55e9, "floor": 12.0, "share": 0.24, "H100": 22.0, "H200": 14.0}
+    section = time_section(TrainConfig(), seconds, measured=True, floor=floor)
+    assert "the floor: matrix products alone take 12 s of a step at this device's 55 GFLOP/s: 24% of it" in told(section)
+    assert "22 s on an H100, 14 s on an H200 (assumptions: full/trainer/floor.py)" in told(section)
+    assert section.values["share"] == 0.24
+
+
+def test_the_share_of_the_floor_is_that_of_the_step_it_estimates(trainer, monkeypatch):
+    monkeypatch.setattr(measure, "matmul_rate", lambda device, half: 1e9)
+    values = examined(trainer)["Time"].values
+    step = values["batch"] / trainer.plan.updates + values["update"]
+    assert values["share"] == pytest.approx(values["floor"] / step) and values["rate"] == 1e9
+    assert 0 < values["H200"] <= values["H100"]
 
 
 # Print

@@ -297,6 +297,12 @@ def test_the_files_for_gpus_fit_them_and_quote_the_model(file, shape, gigabytes)
     text = " ".join(path.read_text().replace("#", " ").split())
     sizes = f"micro_batch_tokens {config.micro_batch_tokens}, generation_rows {config.generation_rows}"
     assert f"{sizes}; at most {plan.peak / 1e9:.1f} GB" in text
+    row = next(line for line in (ROOT / "README.md").read_text().splitlines() if f"configs/{file}.yaml`" in line and "|" in line)
+    assert f"| {plan.peak / 1e9:.1f} GB |" in row and f"| Qwen3-{shape}" in row
+    if "With --gradient_checkpointing true" in text:
+        saving = extrapolated(shape, **options, checkpointing=True)
+        more, _ = plan_for(saving, gigabytes, group_size=given.group_size, **lengths)
+        assert f"With --gradient_checkpointing true {more.micro_batch_tokens} tokens fit" in text
 
 
 def test_the_file_for_vllm_leaves_it_its_share():

@@ -171,10 +171,29 @@ def test_the_readmes_hour_on_a_t4_is_by_this_arithmetic():
     assert (config.steps, config.prompts_per_batch, config.group_size, config.epochs) == (60, 16, 8, 1)
 
 
+SHAPE = {"body": 1.41e9, "head": 3.11e8, "attention": 28 * 2048.0, "layers": 28, "cache": 114_688.0}  # Qwen3-1.7B
+
+
+def test_the_readmes_seconds_of_the_papers_step_are_by_this_arithmetic():
+    # 144 completions of 500 tokens, the longest 1,280, behind 24 prompts of 120; half of a batch of 288 is scored again.
+    step = {"rows": 144.0, "prompts": 24.0, "prompt": 120.0, "completion": 500.0, "longest": 1280.0, "batch": 288}
+    halves, whole = (a_step(**SHAPE, **step, rows_at_once=rows) for rows in (176, 288))
+    h100, h200 = gpu_here("NVIDIA H100 80GB HBM3"), gpu_here("NVIDIA H200")
+    told = " ".join(README.read_text().split())
+    operations, floor = halves.step_operations / 1e15, halves.floor(h100.rate)
+    assert f"is {operations:.1f} PFLOP in matrix products: {floor:.1f} s at the 989 TFLOP/s of an H100's or an H200's" in told
+    on_h100, sampling = round(halves.step_on(h100)), round(halves.sampling_on(h100))
+    assert f"about {on_h100} s, {sampling} of them sampling 144 completions at a time" in told
+    assert f"with all 288 at once on an H200 about {round(whole.step_on(h200))} s" in told
+    row = next(line for line in told.split("| Qwen3") if "gpu_80gb.yaml" in line)
+    minutes = int(row.split(" minutes for 200 steps on an H100")[0].split()[-1])
+    assert minutes == pytest.approx(200 * halves.step_on(h100) / 60, rel=0.05)
+
+
 def test_the_estimate_is_near_what_an_h200_took():
     # Qwen3-1.7B, 288 completions of 1,280 tokens, two updates: a batch 25 s (3 of them scoring), the updates 10.5 and 10.3 s.
     # Sampling 176 of them took 20 s.
-    shape = {"body": 1.41e9, "head": 3.11e8, "attention": 28 * 2048.0, "layers": 28, "cache": 114_688.0, "prompt": 18.0}
+    shape = SHAPE | {"prompt": 18.0}
     run = {"rows": 144.0, "prompts": 24.0, "completion": 1275.0, "longest": 1280.0, "batch": 288, "rows_at_once": 288}
     h200 = gpu_here("NVIDIA H200")
     work = a_step(**shape, **run)

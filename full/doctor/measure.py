@@ -389,9 +389,9 @@ def estimate(trainer: Trainer, drawn: Drawn, speed: Speed) -> dict[str, float]:
     batch = sample(rows)
     update = mini * speed.kept * speed.update * longer + scored * speed.score * longer / updates
     problems = -(-len(trainer.held_out) // processes)
-    # Greedy and sampled. Its prompts are many, while the completions of a batch share theirs.
+    # Greedy and sampled in one call, which reads a prompt once. Its prompts are many; the completions of a batch share theirs.
     prompt_tokens = sum(map(len, trainer.held_out_prompts)) / processes
-    evaluation = sample(problems) + sample(problems * config.eval_samples) + 2 * prompt_tokens * speed.read
+    evaluation = sample(problems * (1 + config.eval_samples)) + prompt_tokens * speed.read
     evaluations = 2 + ((config.steps - 1) // config.eval_every if config.eval_every else 0)
     return {
         "batch": batch,
