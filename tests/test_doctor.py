@@ -572,13 +572,17 @@ def test_the_floor_and_other_gpus_are_told():
     seconds = {"batch": 100.0, "tokens_per_second": 1.0, "update": 1.0, "evaluation": 1.0, "evaluations": 2, "run": 9e4}
     floor = {"rate": 55e9, "floor": 12.0, "share": 0.24, "H100": 22.0, "H200": 14.0}
     section = time_section(TrainConfig(), seconds, measured=True, floor=floor)
-    assert "the floor: matrix products alone take 12 s of a step at this device's 55 GFLOP/s: 24% of it" in told(section)
+    assert "the floor: matrix products alone take 12 s of a step at this device's 55 GFLOP/s: 24% of it" in told(
+        section
+    )
     assert "22 s on an H100, 14 s on an H200 (assumptions: full/trainer/floor.py)" in told(section)
     assert section.values["share"] == 0.24
 
 
 def test_the_share_of_the_floor_is_that_of_the_step_it_estimates(trainer, monkeypatch):
     monkeypatch.setattr(measure, "matmul_rate", lambda device, half: 1e9)
+    config = dataclasses.replace(trainer.config, mini_batch_prompts=4)  # two updates a batch
+    trainer = dataclasses.replace(trainer, config=config, plan=BatchPlan(config))
     values = examined(trainer)["Time"].values
     step = values["batch"] / trainer.plan.updates + values["update"]
     assert values["share"] == pytest.approx(values["floor"] / step) and values["rate"] == 1e9

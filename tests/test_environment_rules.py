@@ -42,7 +42,9 @@ def test_gradient_accumulation_from_outside_is_refused(monkeypatch):
 )
 def test_a_gpus_memory_grows_in_segments_unless_the_user_says_otherwise(given, then):
     # Without torch the import ends where torch would be loaded: the setting must be there by then.
-    script = "import os, sys; sys.modules['torch'] = None\ntry: import full.train\nexcept ImportError as e: print(e.name)\n"
+    script = (
+        "import os, sys; sys.modules['torch'] = None\ntry: import full.train\nexcept ImportError as e: print(e.name)\n"
+    )
     script += "print(os.environ.get('PYTORCH_CUDA_ALLOC_CONF'))"
     environment = {name: value for name, value in os.environ.items() if "ALLOC_CONF" not in name} | given
     out = subprocess.run(

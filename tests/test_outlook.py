@@ -181,7 +181,10 @@ def test_the_readmes_seconds_of_the_papers_step_are_by_this_arithmetic():
     h100, h200 = gpu_here("NVIDIA H100 80GB HBM3"), gpu_here("NVIDIA H200")
     told = " ".join(README.read_text().split())
     operations, floor = halves.step_operations / 1e15, halves.floor(h100.rate)
-    assert f"is {operations:.1f} PFLOP in matrix products: {floor:.1f} s at the 989 TFLOP/s of an H100's or an H200's" in told
+    assert (
+        f"is {operations:.1f} PFLOP in matrix products: {floor:.1f} s at the 989 TFLOP/s of an H100's or an H200's"
+        in told
+    )
     on_h100, sampling = round(halves.step_on(h100)), round(halves.sampling_on(h100))
     assert f"about {on_h100} s, {sampling} of them sampling 144 completions at a time" in told
     assert f"with all 288 at once on an H200 about {round(whole.step_on(h200))} s" in told

@@ -111,7 +111,9 @@ def test_the_engine_is_in_this_process_neutral_and_as_long_as_it_must_be(fake_vl
 
 
 def test_a_runs_options_reach_the_engine(fake_vllm, small):
-    config = TrainConfig(engine="vllm", vllm_memory=0.7, generation_rows=9, max_prompt_tokens=20, max_completion_tokens=30)
+    config = TrainConfig(
+        engine="vllm", vllm_memory=0.7, generation_rows=9, max_prompt_tokens=20, max_completion_tokens=30
+    )
     model, accelerator = small_model(dtype=torch.float32), SimpleNamespace(mixed_precision="bf16")
     options = make_engine(config, model, make_tokenizer(), small, accelerator).llm.options
     assert (options["gpu_memory_utilization"], options["max_num_seqs"], options["max_model_len"]) == (0.7, 9, 50)
