@@ -1,6 +1,7 @@
 """Every experiment runs, keeps its key figure, is judged, drawn, written and read back; and what they stand on."""
 
 import math
+import re
 from dataclasses import replace
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from toys import experiments, plotting
 from toys.bandits import Loop, equal_arms, lucky, run
 from toys.experiments.__main__ import RESULTS, main, perform, words
-from toys.experiments.experiment import Experiment, Verdict
+from toys.experiments.experiment import PAR, Experiment, Verdict, on_a_par
 from toys.experiments.rules import TrendGuard, VarianceCap, Yoked
 from toys.experiments.table import Row, Table
 
@@ -111,6 +112,57 @@ def test_a_table_finds_one_row_and_says_what_is_missing():
         "part", "ratio", "x", torch.tensor([[2.0, 2.0], [4.0, 4.0]]), lambda v: v[:, 1].mean(-1) / v[:, 0].mean(-1)
     )
     assert (found.mean, found.low, found.high, found.seeds) == (2.0, 2.0, 2.0, 2)
+
+
+def test_a_table_says_how_many_seeds_are_behind_a_sentence():
+    table = Table()
+    few = table.add("part", "apo", "reward", [0.0, 1.0, 2.0, 3.0])
+    many = table.add("part", "apo", "loss", [0.1, 0.2, 0.3, 0.4, 0.6])
+    table.add_number("part", "predicted", "reward", 7.0)
+    assert table.behind(f"first {few.interval}, then {many.interval}") == [4, 5]
+    assert table.behind(f"{-few.mean:.3f} [{few.low:.3f}, {few.high:.3f}], 7.000 [7.000, 7.000], 0.32") == []
+    less = table.add("part", "apo", "gap", [-0.04, -0.03, -0.02])
+    signed = f"{less.mean:+.2f} [{less.low:+.2f}, {less.high:+.2f}]"
+    assert table.behind(signed) == table.behind(signed.replace("-", "\N{MINUS SIGN}")) == [3]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "par"), [(-0.02, 0.029, True), (-0.02, 0.031, None), (0.001, 0.02, False), (-0.2, -0.001, False)]
+)
+def test_a_par_is_a_difference_that_holds_0_and_stays_within_the_mark(low, high, par):
+    row = replace(Table().add("after", "grpo", "pass@1 minus apo", [0.0, 0.0]), low=low, high=high)
+    assert on_a_par(row) is par and on_a_par(None) is None and PAR == 0.03
+
+
+def test_a_prediction_that_an_interval_leaves_open_is_not_told_as_refuted():
+    experiment, table = ALL["when_alpha_matters"], Table()
+    table.add_number("exact", "matched", "spread of the policies over rules", 0.0)
+    for name, predicted, values in (
+        ("came out", 1, [0.1, 0.2, 0.15]), ("turned", 1, [-0.1, -0.2, -0.15]), ("open", 1, [-0.1, 0.2, 0.1]),
+        ("null", 0, [0.001, -0.001, 0.0]), ("no null", 0, [0.1, 0.2, 0.15]), ("wide null", 0, [0.1, -0.1, 0.0]),
+    ):  # fmt: skip
+        table.add(name, "own best lr", "alpha 0.9 minus 0", values, x=predicted)
+    said = experiment.judge(table).sentence
+    assert said.startswith("2 of 6 predictions made beforehand came out; the opposite of: turned ")
+    assert re.search(r"; no null \S+ \[[^]]+\]; the interval does not tell: open [^;]+; wide null [^;]+\. Where", said)
+
+
+def test_the_furthest_switch_and_the_one_that_was_not_reached_are_told():
+    experiment, table = ALL["risk_attitude"], Table()
+    for group, predicted, shares in ((4, 1.2, [math.nan] * 2), (8, 0.4, [0.42, 0.42]), (64, 0.25, [0.25, 0.25])):
+        row = table.add_number("switch, gamble", "predicted", "alpha", predicted, x=group)
+        measured = {"mean": shares[0], "low": shares[0], "high": shares[1], "rule": "measured"}
+        table.rows.append(replace(row, **measured))
+    table.add("lucky arms, own best lr", "apo", "alpha 0.9 minus alpha 0", [-0.2, -0.2])
+    verdict = experiment.judge(table)
+    assert verdict.answer == "holds"
+    assert (
+        "of 2 switches the furthest from its prediction is gamble, P 8: 0.420 [0.420, 0.420] for 0.400"
+        in verdict.sentence
+    )
+    assert "not seen there: gamble, P 4: predicted 1.200" in verdict.sentence
+    table.rows[3] = replace(table.rows[3], mean=0.44, low=0.44, high=0.44)
+    assert experiment.judge(table).answer == "holds with a condition"
 
 
 SWEPT = """arm,seed,pass@1 before,pass@1 after,seconds

@@ -141,6 +141,33 @@ def test_verdicts_follow_the_numbers():
     assert judge(below).answer == "does not hold"
 
 
+def test_the_number_of_seeds_stands_beside_every_number():
+    """Each row of claims and of settings says how many seeds, or problems, are behind its intervals."""
+    rows = [
+        plain(line).strip("| ").split(" | ")
+        for page, columns in (("README.md", 7), ("SETTINGS.md", 5))
+        for line in (RESULTS / page).read_text(encoding="utf-8").splitlines()
+        if line.startswith("| ") and line.count(" | ") == columns - 1
+    ]
+    told = 0
+    for cells in rows:
+        if "](" not in (line := " | ".join(cells)):
+            continue  # the head of a table
+        expected = sorted({count for name in named(line) for count in TABLES[name].behind(line)})
+        seeds = cells[5] if len(cells) == 7 else cells[3]
+        assert seeds == ", ".join(map(str, expected)) or not (expected or INTERVAL.search(line)), line
+        told += bool(expected)
+    assert told >= 40
+
+
+def test_the_log_says_how_many_seeds_where_they_are_not_the_usual():
+    """The head of NEGATIVE.md: 100 or 50 for bandits, five for the tiny model; other numbers are said in their entry."""
+    for block in blocks((RESULTS / "NEGATIVE.md").read_text(encoding="utf-8")):
+        usual = {5 if ALL[name].kind == "trainer" else 100 for name in named(block)} | {50}
+        for count in {count for name in named(block) for count in TABLES[name].behind(block)} - usual:
+            assert re.search(rf"\b{count}\b", INTERVAL.sub("", block)), (count, block[:90])
+
+
 def test_pages_show_symbols_and_keep_the_names_in_links():
     assert claims.greek("alpha_min 0.2 -> -0.5, beta_r") == "α_min 0.2 → −0.5, β_r"  # noqa: RUF001
     assert claims.greek("alphas, 0.9 minus 0, x-1, 2.3e-16") == "alphas, 0.9 minus 0, x-1, 2.3e-16"

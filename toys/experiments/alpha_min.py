@@ -98,8 +98,8 @@ def judge(table: Table) -> Verdict:
 
 
 def draw(table: Table) -> tuple[Figure, str]:
-    made, axes = plotting.figure(2, 2, size=(10.5, 7.0), sharey=True)
-    for row, name in zip(axes, TASKS, strict=True):
+    made, axes = plotting.figure(3, 2, size=(10.5, 10.5))
+    for row, name in zip(axes, TASKS, strict=False):
         for ax, steps in zip(row, ("own steps", "matched steps"), strict=True):
             part = f"{name}, {steps}"
             lines = {a: table.where(part=part, rule="apo", alpha=a, metric="wrong collapse") for a in ALPHAS}
@@ -108,11 +108,30 @@ def draw(table: Table) -> tuple[Figure, str]:
             ax.xaxis.set_major_formatter("{x:g}")
             if ax is not axes[0, 0]:
                 ax.get_legend().remove()
-            ax.set(xlabel="learning rate", ylabel="share of runs on a wrong arm", title=f"{name}: {steps}")
+            ax.set(
+                xlabel="learning rate",
+                ylabel="share of runs on a wrong arm",
+                title=f"{name}: {steps}",
+                ylim=(-0.02, 0.8),
+            )
+    for ax, metric in zip(axes[2], ("entropy", "expected reward"), strict=True):
+        floors = {
+            f"{kind}: {name}": rows
+            for kind in ("guard", "guard without its gate")
+            for name in TASKS
+            if (rows := table.where(part=f"{name}, {kind}, lr 0.5", metric=metric))
+        }
+        ax.set(xlabel="alpha_min of the guard, lr 0.5", ylabel=f"{metric} at the end", visible=bool(floors))
+        if floors:
+            plotting.interval_lines(ax, floors)
+            ax.get_legend().set_loc("center")
+            ax.get_legend().set_visible(metric == "entropy")
+    axes[2, 0].set(title="Entropy (1 = uniform) against alpha_min", yscale="log", ylim=(0.004, 0.3))
+    axes[2, 1].set(title="Reward against alpha_min", ylim=(0, 1))
     return (
         made,
         "What looks like a threshold of alpha is the length of the step: matched, a small alpha collapses no more often "
-        "than a large one.",
+        "than a large one. In the guard entropy and reward know no threshold of alpha_min.",
     )
 
 

@@ -11,13 +11,28 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from .table import Table
+from .table import Row, Table
 
 ANSWERS = ("holds", "does not hold", "holds with a condition", "cannot be told")
 EVIDENCE = ("strong", "moderate", "weak")
 
+# How far from 0 a difference in pass@1 may reach, interval and all, for two objectives to count as on a par.
+PAR = 0.03
+
 # Seeds below this one were for looking around and choosing settings; every reported number is from seeds at or above it.
 FIRST_SEED = 1000
+
+
+def on_a_par(row: Row | None) -> bool | None:
+    """Whether two objectives are on a par: their difference holds 0 and lies within `PAR` of it.
+
+    None where the interval does not tell, or there is no row.
+    """
+    if row is None:
+        return None
+    if row.low > 0 or row.high < 0:
+        return False
+    return True if max(-row.low, row.high) < PAR else None
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,7 @@ def run(seeds: list[int], quick: bool) -> Table:
 
 
 def judge(table: Table) -> Verdict:
-    """A larger kappa buys variance and costs mean, at P 6 and 8; not with two values."""
+    """A larger kappa buys variance and costs mean at P 8; not with two values."""
     angle = {row.rule: row for row in table.where(part="angle")}
     at = {alpha: table.where(part="gamble over P", alpha=alpha, x=8) for alpha in (0.0, 0.9)}
     (mean_0, sd_0), (mean_9, sd_9) = (sorted(rows, key=lambda row: row.metric) for rows in at.values())

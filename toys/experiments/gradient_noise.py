@@ -116,7 +116,7 @@ def judge(table: Table) -> Verdict:
 
 
 def draw(table: Table) -> tuple[Figure, str]:
-    made, axes = plotting.figure(1, 2, size=(10.0, 3.9))
+    made, axes = plotting.figure(1, 3, size=(13.5, 3.9))
     lines = {
         name: table.where(part="variance, P 8", rule=name, metric="log10 variance")
         for name in ("uncentred", "centred", "clipped")
@@ -125,12 +125,21 @@ def draw(table: Table) -> tuple[Figure, str]:
     axes[0].set_xscale("log")
     axes[0].set(xlabel="order alpha", ylabel="log10 of the variance of one estimate", title="Groups of 8")
     axes[0].get_legend().set_title(f"{lines['centred'][0].seeds} random problems")
+    over_groups = {
+        name: [row for row in table.where(rule=name, metric="log10 variance") if row.alpha == ORDERS[-1]]
+        for name in lines
+    }
+    plotting.interval_lines(axes[1], over_groups)
+    axes[1].set_xscale("log", base=2)
+    axes[1].xaxis.set_major_formatter("{x:g}")
+    axes[1].set(xlabel="group size P", ylabel="log10 of the variance of one estimate", title=f"alpha {ORDERS[-1]:g}")
+    axes[1].get_legend().remove()
     rows = table.where(part="training, SNR 0.25", metric="wrong collapse")
     plotting.differences(
-        axes[1],
+        axes[2],
         {f"alpha {row.alpha:g}" if row.rule == "apo" else row.rule.replace("apo", "alpha"): row for row in rows},
     )
-    axes[1].set(xlabel="share of runs on a wrong arm", title="SNR 0.25: the built-in clip")
+    axes[2].set(xlabel="share of runs on a wrong arm", title="SNR 0.25: the built-in clip")
     return (
         made,
         "The 1/alpha^2 blow-up is the uncentred estimator's; what a small alpha lacks is the bound on its weights.",

@@ -93,7 +93,8 @@ def judge(table: Table) -> Verdict:
 
 
 def draw(table: Table) -> tuple[Figure, str]:
-    made, axes = plotting.figure(1, 3, size=(12.5, 3.9))
+    made, grid = plotting.figure(2, 2, size=(11.0, 7.6))
+    axes = grid.flat
     part = "equal noise, lr 0.5"
     for ax, metric in ((axes[0], "alpha, late"), (axes[1], "expected reward")):
         names = [
@@ -121,6 +122,18 @@ def draw(table: Table) -> tuple[Figure, str]:
     plotting.differences(axes[2], rows)
     axes[2].tick_params(axis="y", labelsize=8)
     axes[2].set(xlabel="expected reward, naive guard minus ...", title="Each at its own best lr")
+    lines = {
+        f"{rule}, {when}": table.where(part="rho, SNR 1", rule=rule, metric=f"gate, {when}")
+        for rule in ("naive guard", "guard, 2 standard errors")
+        for when in ("late", "first 50 steps")
+    }
+    lines = {label: rows for label, rows in lines.items() if rows}
+    if lines:
+        plotting.interval_lines(axes[3], lines)
+    axes[3].set(
+        xlabel="rho, the decay of the reward's average", ylabel="mean gate p_t", ylim=(0, 1),
+        title="rho does not close the gate (SNR 1)", visible=bool(lines),
+    )  # fmt: skip
     return (
         made,
         "A margin of two standard errors keeps alpha near its maximum under noise; the outcome hardly changes.",

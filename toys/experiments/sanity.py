@@ -15,6 +15,7 @@ from .experiment import Experiment, Key, Verdict
 from .table import Table
 
 TRAIN, HELD_OUT, DIM, ARMS = 24, 24, 4, 6
+KNOB_SEEDS = 20  # runs of each pair of alpha and beta_r
 EQUAL = ((0.9, 0.3), (0.45, 0.15), (0.3, 0.1))  # alpha and beta_r with alpha / beta_r = 3
 NONE = math.nan
 
@@ -66,7 +67,7 @@ def run(seeds: list[int], quick: bool) -> Table:
     for name, task in tasks.items():
         unit = Loop(max_grad_norm=1e-9, lr=0.3e9, num_steps=50 if quick else 300)
         pairs = {pair: replace(unit, alpha=pair[0], beta_r=pair[1]) for pair in (*EQUAL, (0.9, 0.15))}
-        ends = [history.probs[-1] for history in run_all(task, pairs, seeds=seeds[:20], snapshots=2).values()]
+        ends = [history.probs[-1] for history in run_all(task, pairs, seeds=seeds[:KNOB_SEEDS], snapshots=2).values()]
         for (alpha, beta_r), end in zip(list(pairs)[1:], ends[1:], strict=True):
             gap = float((end - ends[0]).abs().max())
             table.add_number(f"one knob, {name}", "apo", "largest difference to (0.9, 0.3)", gap, alpha=alpha, x=beta_r)

@@ -55,12 +55,14 @@ def _before(experiment: Experiment) -> str:
 
 
 def _after(experiment: Experiment, table: Table) -> str:
-    counts = sorted({row.seeds for row in table if row.seeds})
-    seeds = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else f"{counts[0]}"
+    every = sorted({row.seeds for row in table if row.seeds})
+    counts = table.behind(table.about["in words"]) or every
+    seeds = ", ".join(map(str, counts))
+    seeds += f" (in the whole table {every[0]} to {every[-1]})" if every != counts else ""
     return "\n\n".join(
         (
             f"**Verdict: {table.about['verdict']}.** {table.about['in words']}",
-            f"Runs behind a number: {seeds}. `{table.about['command']}` ({table.about['seconds']} s on "
+            f"Seeds behind these numbers: {seeds}. `{table.about['command']}` ({table.about['seconds']} s on "
             f"{table.about['machine']}, commit {table.about['commit']}); all numbers: "
             f"[{experiment.name}.csv](results/{experiment.name}.csv)",
         )

@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -15,6 +16,7 @@ from apo_edu.statistics import Interval, mean_interval, median_quartiles, studen
 
 # The last word of a column of a sweep: before and after the run (evaluations), or when a probe looked.
 STAGES = ("before", "after", "first", "quarter", "last")
+_QUOTED = re.compile(r"([+-]?[\d.]+(?:e-?\d+)?) \[([+-]?[\d.]+), ([+-]?[\d.]+)\]")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,6 +123,20 @@ class Table:
             )
         return rows[0]
 
+    def behind(self, sentence: str) -> list[int]:
+        """How many seeds stand behind the intervals that a sentence quotes: the different numbers, from few to many.
+
+        An interval is "mean [low, high]", with as many digits as it likes; one that is no row of this table counts for nothing.
+        """
+        counts = set()
+        for found in _QUOTED.finditer(sentence.replace("\N{MINUS SIGN}", "-")):
+            counts |= {
+                row.seeds
+                for row in self.rows
+                if row.seeds and all(map(_printed, found.groups(), (row.mean, row.low, row.high)))
+            }
+        return sorted(counts)
+
     def write(self, path: Path) -> None:
         """Write a CSV file whose first lines, from "# ", are what `about` holds."""
         text = io.StringIO()
@@ -186,6 +202,13 @@ def _bare(part: str, rule: str, metric: str, seeds: int, mean: float, low: float
         part=part, rule=rule, metric=metric, seeds=seeds, mean=mean, low=low, high=high, q25=none, median=none, q75=none,
         **place,
     )  # fmt: skip
+
+
+def _printed(number: str, value: float) -> bool:
+    """Whether a printed number is this value, rounded to the digits printed."""
+    digits, _, power = number.partition("e")
+    last = 10.0 ** (int(power or 0) - len(digits.partition(".")[2]))
+    return abs(float(number) - value) <= 0.5000001 * last + 1e-6 * abs(value)
 
 
 def _same(value: Any, wanted: Any) -> bool:

@@ -242,19 +242,26 @@ def judge(table: Table) -> Verdict:
     """Each regime's interval against its predicted sign; nulls within 0.01; exact nulls below 1e-6."""
     right: list[str] = []
     wrong: list[str] = []
+    undecided: list[str] = []
     for row in table.where(metric="alpha 0.9 minus 0"):
         predicted = round(row.x)
         agrees = row.low > 0 if predicted > 0 else row.high < 0 if predicted < 0 else max(-row.low, row.high) < NULL
-        (right if agrees else wrong).append(f"{row.part} {row.interval}")
+        refuted = (
+            row.high < 0 if predicted > 0 else row.low > 0 if predicted < 0 else row.low > NULL or row.high < -NULL
+        )
+        (right if agrees else wrong if refuted else undecided).append(f"{row.part} {row.interval}")
     exact = max(row.high for row in table.where(rule="matched"))
     said = (
-        f"{len(right)} of {len(right) + len(wrong)} predictions made beforehand came out"
-        + (f"; not so: {'; '.join(wrong)}" if wrong else "")
+        f"{len(right)} of {len(right) + len(wrong) + len(undecided)} predictions made beforehand came out"
+        + (f"; the opposite of: {'; '.join(wrong)}" if wrong else "")
+        + (f"; the interval does not tell: {'; '.join(undecided)}" if undecided else "")
         + f". Where theory says exactly nothing, policies differ by at most {exact:.1e}. As predicted: {'; '.join(right)}"
     )
     if exact > 1e-6:
         return Verdict("does not hold", "strong", said)
-    return Verdict("holds" if not wrong else "holds with a condition", "strong" if len(wrong) < 2 else "moderate", said)
+    open_or_wrong = len(wrong) + len(undecided)
+    answer = "holds with a condition" if open_or_wrong else "holds"
+    return Verdict(answer, "strong" if open_or_wrong < 2 else "moderate", said)
 
 
 def draw(table: Table) -> tuple[Figure, str]:
