@@ -12,6 +12,7 @@ from full import compare, train
 from full.errors import UserError
 from full.report import html
 from full.report.html import write_report
+from full.trainer.state import LOGGED
 from tests.helpers import metrics_without_times, save_small_model, small_run
 from toys.bandits import Loop, equal_arms, run
 
@@ -35,6 +36,12 @@ def half(batch, *, alpha):
 
 def loud(batch):
     return batch.logps.sum(), {"total": 3}
+
+def nowhere(batch):
+    return (batch.logps / 0.0).sum(), {}
+
+def taken(batch):
+    return batch.logps.sum(), {"step": batch.rewards.mean(), "mine": batch.rewards.mean(), "loss": batch.rewards.mean()}
 
 @schedules.describe(rule="alpha = {alpha_max:g} x {factor}^step", note="Alpha shrinks by {factor} a step, to {last}")
 class Shrinking(schedules.Schedule):
@@ -151,11 +158,33 @@ def test_what_cannot_run_is_found_before_the_model_is_loaded(tmp_path):
     for name, reason in (
         ("half", "TypeError|ValueError"),
         ("loud", "AttributeError.*'int' object has no attribute 'item'"),
+        ("nowhere", "a loss of -inf, or a gradient, that is not finite"),
     ):
         with pytest.raises(
             UserError, match=f"objective {MODULE}:{name} cannot be used.*({reason}).*expected .loss, stats"
         ):
             train.main(small_run(tmp_path / "no-model", tmp_path / "run", objective=f"{MODULE}:{name}"))
+
+
+def test_a_stat_is_not_called_as_a_metric_of_the_trainer(model, tmp_path):
+    with pytest.raises(
+        UserError, match=f"objective {MODULE}:taken has stats called loss, step, as .*e.g. loss_of_mine"
+    ):
+        train.main(small_run(model, tmp_path / "run", objective=f"{MODULE}:taken"))
+
+
+def test_what_every_run_logs_is_its_own(runs):
+    rows = metrics_without_times(runs / "apo")
+    # Beside them only what the objective and the schedule say.
+    assert set().union(*rows) - LOGGED == {
+        "clip_fraction",
+        "kl_old",
+        "ess",
+        "log_ratio_max",
+        "confidence",
+        "improvement",
+    }
+    assert {name for name in LOGGED if "second" not in name} <= set().union(*rows)
 
 
 def test_a_run_whose_rules_are_gone_still_has_its_tools(runs, tmp_path, monkeypatch):

@@ -21,7 +21,7 @@ from full.engines.vllm import VllmSampler, require_vllm, sampling_seed
 from full.errors import UserError
 from full.models.adapters import merged_weights
 from full.models.tiny import make_tokenizer
-from full.trainer import state, update
+from full.trainer import probes, state, update
 from tests.helpers import save_small_model, small_model, small_run
 
 PROMPTS = [[5, 6, 7], [8, 9], [10, 11, 12, 13, 14], [15, 16]]
@@ -187,7 +187,7 @@ def test_on_a_gpu_it_sleeps_while_the_policy_is_updated(fake_vllm, small, monkey
     assert ("sleep", 1) in it.llm.calls
 
 
-def test_a_run_lets_its_engine_rest_after_sampling_and_after_an_evaluation(small, tmp_path, monkeypatch):
+def test_a_run_lets_its_engine_rest_after_all_that_samples(small, tmp_path, monkeypatch):
     calls = []
     monkeypatch.setattr(state, "check_sampling", lambda *args: None)  # a few tokens before the run
     for name in ("refresh", "sample", "rest"):
@@ -202,9 +202,18 @@ def test_a_run_lets_its_engine_rest_after_sampling_and_after_an_evaluation(small
         update, "train_step", lambda *a, original=update.train_step: calls.append("update") or original(*a)
     )
     monkeypatch.setattr(train, "train_step", update.train_step)
-    train.main(small_run(Path(small), tmp_path / "run", steps=2, epochs=1))
+    monkeypatch.setattr(probes, "SPREAD_SAMPLES", 2)
+    probe = {"callback": "full.trainer.probes:spread", "eval_problems": 4}  # after the last step
+    train.main(small_run(Path(small), tmp_path / "run", steps=2, epochs=1, **probe))
     sampled = ["refresh", "sample", "rest"]
-    assert calls == [*sampled, *sampled, "update", "update", *sampled]  # evaluation, batch, two updates, evaluation
+    assert calls == [
+        *sampled,
+        *sampled,
+        "update",
+        "update",
+        *sampled,
+        *sampled,
+    ]  # evaluation, batch, ..., probe, evaluation
 
 
 def test_adapters_are_merged_on_the_way_and_the_model_is_left_alone():

@@ -19,7 +19,7 @@ import torch
 from accelerate.utils import DistributedType
 from torch import Tensor
 
-from apo_edu.objectives import coefficients, kl_old
+from apo_edu.objectives import kl_old
 from apo_edu.schedules import Signals
 from full.data.order import ProblemOrder
 from full.engines import find_engine
@@ -254,13 +254,13 @@ def first_update(
     batch = gather_groups(rollout, rollout.old_logps, accelerator, config)
     signals = read_signals(trainer, rollout, batch, token_entropy=token_entropy)
     alpha = copy.deepcopy(trainer.schedule).update(signals)  # a copy, since reading it moves it
-    coef, loss, _ = coefficients(trainer.objective, batch, alpha=alpha, **config.off_policy_options)
+    coef, loss, _ = trainer.coefficients(batch, alpha)
     made_up = not bool(coef.any())
     if made_up:
         rewards = torch.zeros_like(batch.rewards)
         rewards[:, 0] = 1.0
         imagined = dataclasses.replace(batch, rewards=rewards, valid=None)
-        coef, _, _ = coefficients(trainer.objective, imagined, alpha=alpha)
+        coef, _, _ = trainer.coefficients(imagined, alpha)
     rows = len(rollout.prompts)
     coef = local_coefficients(trainer, rollout, coef)
     wanted = coef.ne(0).any(-1).nonzero().flatten().tolist()

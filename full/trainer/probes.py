@@ -146,6 +146,7 @@ def draw(
     with whole_weights(trainer.policy), trainer.accelerator.autocast():
         trainer.engine.refresh(trainer.model)
         completions = trainer.engine.sample(prompts, keys).completions
+    trainer.engine.rest()
     texts = answer_texts(trainer.engine, prompts, completions)
     rows = [trainer.held_out[i] for i in problems for _ in range(samples)]
     rewards, _ = trainer.rewarder([row["prompt"] for row in rows], texts, rows)

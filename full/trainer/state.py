@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
+from torch import Tensor
 
 from apo_edu import GroupBatch
 from apo_edu.objectives import Objective, coefficients
@@ -39,6 +40,16 @@ from full.trainer.launch import require_fitting_device
 from full.trainer.memory import SIZES, MemoryPlan, plan_memory
 from full.trainer.precision import check_range, half_type, precision_line
 from full.trainer.sharding import may_step_alone, prepare, whole_weights
+
+# What a step of every run logs. Beside these an objective's stats have names of their own; others it may say itself, since it
+# knows better (kl_old, clip_fraction, ess).
+LOGGED = frozenset({
+    "step", "batch", "alpha", "loss", "lr", "grad_norm", "reward_mean", "reward_std", "reward_se",
+    "groups_with_signal", "candidate_entropy", "token_entropy", "completion_length", "truncated_fraction", "tokens",
+    "verify_timeouts", "verify_deaths", "mismatch_mean", "mismatch_max", "importance_mean", "rows_with_gradient",
+    "padding_fraction", "out_of_memory", "overflows", "push_hard", "push_easy", "push_idle", "tokens_per_second",
+    "seconds_generate", "seconds_update", "seconds_step",
+})  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -80,6 +91,13 @@ class Trainer:
     memory: MemoryPlan
     micro_batch: Halving
     generation: Any = None
+
+    def coefficients(self, batch: GroupBatch, alpha: float) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """(coefficient of each token, loss, stats) of the run's objective, see `apo_edu.objectives.coefficients`.
+
+        The one place where an objective meets the trainer: updates push what comes from here, and the doctor looks at it.
+        """
+        return coefficients(self.objective, batch, alpha=alpha, **self.config.off_policy_options)
 
     def evaluate(self) -> dict[str, Any]:
         """Accuracy on the held-out problems under the policy as it is."""
@@ -190,15 +208,17 @@ def try_objective(config: TrainConfig) -> None:
     """Call the objective once on two made-up groups: what is wrong with a user's own is found before the model is loaded.
 
     Raises:
-        UserError: it raises, or returns something else than (loss, stats).
+        UserError: it raises, returns something else than (loss, stats), is not finite, or calls a stat as the trainer does.
     """
     logps = torch.linspace(-2.0, -0.1, 2 * config.group_size * 3).view(2, config.group_size, 3)
     rewards = torch.arange(2.0 * config.group_size).view(2, -1) % 2
     batch = GroupBatch(logps, logps, torch.ones_like(logps), rewards)
     options = {"alpha": config.make_schedule().alpha, **config.off_policy_options}
     try:
-        _, _, stats = coefficients(config.make_objective(), batch, **options)
+        coef, loss, stats = coefficients(config.make_objective(), batch, **options)
         {name: value.item() for name, value in stats.items()}
+        if not bool(loss.isfinite() & coef.isfinite().all()):
+            raise ArithmeticError(f"a loss of {loss.item():g}, or a gradient, that is not finite")
     except Exception as error:  # whatever somebody's function may do
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise UserError(
@@ -206,6 +226,12 @@ def try_objective(config: TrainConfig) -> None:
             "expected (loss, stats), a scalar with a gradient in batch.logps and a dict of scalar tensors. See "
             "apo_edu.objectives.apo."
         ) from error
+    taken = sorted(LOGGED & stats.keys())
+    if taken:
+        raise UserError(
+            f"objective {config.objective} has stats called {', '.join(taken)}, as the trainer's own metrics are; expected "
+            f"other names, e.g. {taken[0]}_of_mine."
+        )
 
 
 def check_batch(config: TrainConfig, plan: BatchPlan, num_problems: int) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from apo_edu import GroupBatch, candidate_entropy, effective_sample_size, group_signals
 from apo_edu.divergences import tilted_log_weights
-from apo_edu.objectives import coefficients, kl_old
+from apo_edu.objectives import kl_old
 from apo_edu.schedules import Signals
 from full.config import TrainConfig
 from full.errors import NotFiniteError
@@ -45,7 +45,7 @@ def train_step(trainer: Trainer, progress: Progress) -> dict[str, Any]:
     totals = step_totals(mini, entropies, trainer)
     signals = read_signals(trainer, mini, batch, token_entropy=totals["token_entropy"])
     alpha = trainer.schedule.update(signals)
-    coef, loss, stats = coefficients(trainer.objective, batch, alpha=alpha, **config.off_policy_options)
+    coef, loss, stats = trainer.coefficients(batch, alpha)
     require_finite(trainer, "coefficient", coef, mini)
 
     pushed, grad_norm = clipped_gradient(trainer, mini, local_coefficients(trainer, mini, coef), step=progress.step + 1)
