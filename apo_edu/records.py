@@ -81,9 +81,15 @@ def import_attribute(kind: str, path: str) -> Any:
     """What "module:attribute" names.
 
     Raises:
-        ValueError: the module cannot be imported or has no such attribute.
+        ValueError: the module is a file's path, cannot be imported or has no such attribute.
     """
     module, _, attribute = path.partition(":")
+    importable = module.removesuffix(".py").lstrip("./").replace("/", ".")
+    if importable != module:
+        raise ValueError(
+            f"{kind} is {path!r}; expected module:name with the module as in an import. Try {importable}:{attribute}, run from "
+            "the folder that it begins in or with that on PYTHONPATH."
+        )
     try:
         found = importlib.import_module(module)
     except ImportError as error:
@@ -97,12 +103,15 @@ def import_attribute(kind: str, path: str) -> Any:
     if not hasattr(found, attribute):
         raise ValueError(
             f"{kind} is {path!r}, and {module} has no {attribute!r}; expected module:name of something it defines."
-            f"{nearest(attribute, dir(found))}"
+            f"{nearest(attribute.partition('.')[0], dir(found))}"
         )
     return getattr(found, attribute)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """' Did you mean ...?' where one of the known names is close, otherwise nothing."""
+    """' Did you mean ...?' where one of the known names is close, or a dot stands for the colon of module:name; or nothing."""
     close = difflib.get_close_matches(name, list(known), n=1)
+    module, _, attribute = name.rpartition(".")
+    if not close and module and attribute.isidentifier():
+        close = [f"{module}:{attribute}"]
     return f" Did you mean {close[0]!r}?" if close else ""

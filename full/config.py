@@ -862,7 +862,10 @@ def _require_known(name: str, *, where: str) -> None:
     foreign = answer(name, set(known))
     if foreign:
         raise UserError(f"{name!r} in {where} {foreign}.")
-    near = suggestion(name, known) or " See --help for all options."
+    near = suggestion(name, known) or (
+        " See --help for all options; a keyword of an objective or a schedule of your own goes into --objective_options or "
+        f"--schedule_options, as {name}=VALUE."
+    )
     raise UserError(f"{name!r} in {where} is no option of the trainer.{near}")
 
 

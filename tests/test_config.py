@@ -151,6 +151,7 @@ def test_values_are_read_alike_from_words_and_from_files(tmp_path):
     ("argv", "message"),
     [
         (["--lrr", "1"], r"'lrr' in the command line is no option.*Did you mean lr\?"),
+        (["--strength", "2"], "'strength' in the command line is no option.*--objective_options or .*, as strength=VALUE"),
         (["--learning_rate", "1"], "'learning_rate' in the command line is called lr here"),
         (["--lr", "fast"], "lr is 'fast'; expected a number"),
         (["--steps", "1.5"], "steps is '1.5'; expected an integer"),

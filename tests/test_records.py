@@ -135,6 +135,9 @@ def test_only_the_guard_traces_its_gates():
     [
         (find_objective, "grppo", r"objective is 'grppo'; expected one of apo, adpo, grpo, .* Did you mean 'grpo'\?"),
         (find_objective, "no_such_module:f", "no_such_module cannot be imported: .*PYTHONPATH"),
+        (find_objective, "mine.louder", r"expected one of apo, .* Did you mean 'mine:louder'\?"),
+        (find_objective, "rules/mine.py:f", r"'rules/mine.py:f'; expected module:name .* Try rules.mine:f, run from"),
+        (find_schedule, "./mine.py:F", "Try mine:F, run from the folder"),
         (find_objective, "math:tua", r"math has no 'tua'; expected module:name of .* Did you mean 'tau'\?"),
         (find_objective, "math:pi", "objective is 'math:pi', a float; expected a function"),
         (find_schedule, "gaurded", r"schedule is 'gaurded'; expected one of guarded, fixed, .* Did you mean 'guarded'\?"),
