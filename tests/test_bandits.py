@@ -120,6 +120,14 @@ def test_matched_steps_have_the_length_of_the_reference_and_their_own_direction(
     assert reference.cosine.min() == pytest.approx(1.0) and run(bandit, Loop(num_steps=1)).cosine.isnan().all()
 
 
+def test_a_gradient_that_is_rounding_alone_has_no_direction():
+    # Sparse 0/1 rewards: alpha turns nothing, to the end of a run, where most groups draw one arm only.
+    sparse = bandits.binary(num_good=1, success=0.5, failure=0.02)
+    cosine = run(sparse, Loop(num_steps=120, alpha=0.9, reference_alpha=0.0, closed_form=True), seeds=8).cosine
+    assert cosine[~cosine.isnan()].min() > 1 - 1e-9
+    assert 0.3 < cosine.isnan().double().mean() < 0.9
+
+
 def test_two_valued_rewards_leave_only_the_length():
     # DESIGN fact 3: matched, every alpha is the same run.
     loop = Loop(num_steps=60, reference_alpha=0.6, matched=True)

@@ -165,6 +165,20 @@ def test_the_furthest_switch_and_the_one_that_was_not_reached_are_told():
     assert experiment.judge(table).answer == "holds with a condition"
 
 
+def test_angles_are_read_along_training_and_are_0_where_theory_says_so():
+    from toys.experiments.when_alpha_matters import REGIMES, WINDOWS, angles
+
+    table = Table()
+    regimes = {regime.name: regime for regime in REGIMES}
+    for name in ("C good arms replaced twice", "null: sparse 0/1 rewards", "null: graded, noise, 1 update"):
+        angles(table, regimes[name], list(range(4)))
+        assert len(WINDOWS) - 1 <= len(
+            table.where(part=name, rule="angle along training")
+        )  # the first may have no signal
+        means = [row.mean for row in table.where(part=name)]
+        assert min(means) > 10 if "graded" in name else max(means) < 1e-3
+
+
 SWEPT = """arm,seed,pass@1 before,pass@1 after,seconds
 apo,0,0.1,0.5,60
 apo,1,0.1,0.6,60

@@ -32,6 +32,7 @@ from . import closed_form
 from .closed_form import FORMS
 
 BLOCK = 32  # steps of random numbers drawn at once; part of what a seed means
+VANISHED = 1e-12  # a gradient shorter than this is rounding and has no direction
 KEPT = 0.1  # a good arm counts as kept while it has this share of its equal share of probability
 
 
@@ -316,7 +317,8 @@ class History:
     entropy: of the arms, normalised to [0, 1], mean over contexts.
     alpha, confidence, improvement: of the schedule.
     grad_norm: of the parameters, before any cut or rescaling.
-    cosine: of the gradient with that of `reference_alpha`; NaN without one.
+    cosine: of the gradient with that of `reference_alpha`; NaN without one, and where a gradient is rounding alone: a group
+        that drew one arm only, or whose rewards are all alike, has no direction.
     ess: effective sample size of q^alpha p^(1-alpha), in arms of the group.
     kl_anchor: KL(pi || anchor) over the arms after the step, nats; on policy it is the length of the step.
     good_arms: number of good arms kept (mean over contexts), those with at least a tenth of an equal share.
@@ -484,7 +486,7 @@ def run(
                 other = on_parameters(reference, sampled, now, update)
                 length = other.flatten(1).norm(dim=-1)
                 cosine = (grad * other).flatten(1).sum(-1) / (norm * length).clamp(min=1e-300)
-                cosine = torch.where(norm * length > 0, cosine, math.nan)
+                cosine = torch.where((norm > VANISHED) & (length > VANISHED), cosine, math.nan)
                 if loop.matched:
                     grad = grad * (length / norm.clamp(min=1e-300))[:, None, None]
             if loop.max_grad_norm is not None:

@@ -161,10 +161,10 @@ EXPERIMENT = Experiment(
     question="Does alpha_t stay near alpha_max where improvement is unreliable, and does it matter for the outcome?",
     paper="The improvement gate is meant to keep alpha near alpha_max when the reward does not rise reliably.",
     theory="E max(0, noise) > 0: pure noise reads as improvement. A margin of 2 standard errors shuts the gate.",
-    settings="16 arms, 4 good, Gaussian noise of equal size, SNR 16, 4, 1, 0.25, lr 0.5; lucky arms, whose noise is larger, at lr "
-    "0.5, with matched steps in groups of 8 and 16, and, as SNR 0.25, at own best lr; rho 0 to 0.98.",
-    controls="Fixed alpha 0.9 and 0.35, GRPO; a margin of 1 standard error, which the configurations have; the guard's alphas "
-    "replayed on another seed (yoked), and their mean.",
+    settings="16 arms, 4 good, Gaussian noise of equal size, SNR 16, 4, 1, 0.25, lr 0.5; lucky arms, whose noise is larger, at "
+    "lr 0.5, with matched steps in groups of 8 and 16, and, as SNR 0.25, at own best lr; rho 0 to 0.98.",
+    controls="Fixed alpha 0.9 and 0.35, GRPO; a margin of 1 standard error, which the configurations have; the guard's "
+    "alphas replayed on another seed (yoked), and their mean.",
     rule="The claim holds if the paper's gate keeps the mean alpha after convergence above 0.85 at SNR 1; with a "
     "condition "
     "if only the gate with 2 standard errors does.",

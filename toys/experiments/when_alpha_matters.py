@@ -32,6 +32,7 @@ from .table import Table
 
 BASE = Loop(closed_form=True)
 LOW, HIGH = 0.0, 0.9
+WINDOWS = ((0, 1), (1, 10), (10, 30), (30, 100))  # first and one past the last step of a reading of the angle
 NULL = 0.01  # a difference whose interval lies within this of 0 counts as none
 MIXED = (0.7, 0.6, 0.5, 0.4, 0.12, 0.08, 0.05, 0.03)  # success rates of the eight prompts before training
 
@@ -186,9 +187,11 @@ def outcomes(regime: Regime, rules: dict[Setting, Loop], seeds: list[int]) -> di
     return best_rates({key: torch.cat(values) for key, values in results.items()})
 
 
-def angle(regime: Regime, seeds: list[int]) -> Tensor:
-    """[runs] degrees between the gradients of alpha 0.9 and alpha 0 at the same points, mean over the first 100 "
-    "steps."""
+def angles(table: Table, regime: Regime, seeds: list[int]) -> None:
+    """Add the degrees between the gradients of alpha 0.9 and alpha 0 at the same points of a run of alpha 0.9 to a table.
+
+    As the mean over the first 100 steps, and along them; steps whose groups have no direction count for nothing.
+    """
     problem = regime.problem(0)
     loop = replace(
         regime.loop,
@@ -205,7 +208,14 @@ def angle(regime: Regime, seeds: list[int]) -> Tensor:
         initial_logits=problem.initial_logits,
         snapshots=2,
     )["run"]
-    return torch.rad2deg(history.cosine.clamp(-1, 1).acos()).nanmean(0)
+    degrees = torch.rad2deg(history.cosine.clamp(-1, 1).acos())
+    windows = [("angle", 0, len(degrees)), *(("angle along training", start, stop) for start, stop in WINDOWS)]
+    for rule, start, stop in windows:
+        values = degrees[start:stop].nanmean(0)
+        told = values[~values.isnan()]
+        if len(told) > 1:
+            place = math.nan if rule == "angle" else (start + stop - 1) / 2
+            table.add(regime.name, rule, "degrees between alpha 0.9 and 0", told, x=place)
 
 
 def run(seeds: list[int], quick: bool) -> Table:
@@ -226,9 +236,7 @@ def run(seeds: list[int], quick: bool) -> Table:
             x=regime.predicted,
         )
         table.add(regime.name, "own best lr", "alpha 0.9 minus grpo", best["apo", HIGH][1] - best["grpo", math.nan][1])
-        table.add(
-            regime.name, "angle", "degrees between alpha 0.9 and 0", angle(regime, seeds[: max(8, len(seeds) // 4)])
-        )
+        angles(table, regime, seeds[: max(8, len(seeds) // 4)])
     for name, (task, loop) in EXACT.items():
         for lr in (0.25,) if quick else (0.25, 1.0):
             matched = replace(loop, reference_alpha=0.6, matched=True, lr=lr, num_steps=60 if quick else 300)
@@ -265,7 +273,7 @@ def judge(table: Table) -> Verdict:
 
 
 def draw(table: Table) -> tuple[Figure, str]:
-    made, axes = plotting.figure(1, 2, size=(11.5, 5.0), width_ratios=(3, 2))
+    made, axes = plotting.figure(1, 3, size=(15.5, 5.0), width_ratios=(3, 2, 2))
     rows = {row.part: row for row in table.where(metric="alpha 0.9 minus 0")}
     plotting.differences(axes[0], rows)
     signs = {-1: "predicted -", 0: "predicted 0", 1: "predicted +"}
@@ -286,8 +294,20 @@ def draw(table: Table) -> tuple[Figure, str]:
     axes[1].legend(fontsize=8)
     axes[1].set(
         xlabel="angle of the gradients,\nalpha 0.9 to 0 (degrees)", ylabel="the same difference",
-        title="The angle does not tell",
+        title="A small angle can matter, a large one need not",
     )  # fmt: skip
+    for index, (name, row) in enumerate(rows.items()):
+        along = table.where(part=name, rule="angle along training")
+        axes[2].plot(
+            [one.x + 1 for one in along], [one.mean for one in along], marker="osD^vPX"[index % 7], markersize=4,
+            linestyle="-" if round(row.x) else ":", label=name.removeprefix("null: "),
+            color=(palette.VERMILION, palette.BLACK, palette.BLUE)[round(row.x) + 1],
+        )  # fmt: skip
+    axes[2].set(
+        xlabel="step", ylabel="angle of the gradients, alpha 0.9 to 0 (degrees)", title="Along training", xscale="log"
+    )
+    axes[2].xaxis.set_major_formatter("{x:g}")
+    axes[2].legend(fontsize=7, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return made, (
         "alpha changes the end through risk, through rare successes and, less, through repeated updates and tied parameters; "
         "a large angle between gradients is neither needed nor enough."
