@@ -14,7 +14,7 @@ from full.config import TrainConfig, parse_config
 from full.doctor.judge import disk_section
 from full.errors import UserError
 from full.trainer import outlook as outlook_module
-from full.trainer.floor import GPUS, KERNEL, KERNELS_OF_A_LAYER, LAUNCH, REACHED, STREAMED, Gpu, Work, matmul_rate
+from full.trainer.floor import GPUS, KERNEL, KERNELS_OF_A_LAYER, LAUNCH, REACHED, STREAMED, Work, matmul_rate
 from full.trainer.memory import MemoryPlan
 from full.trainer.outlook import MEAN_OF_LONGEST, Disk, disk_of, gpu_here, outlook
 from tests.fakes import fake_qwen3
@@ -114,7 +114,7 @@ def test_on_a_gpu_three_lines_are_said(tmp_path, disk_with, monkeypatch):
     assert seconds.startswith("time: about ") and "with completions of 512 tokens" in seconds
     tight, _, _ = outlook(a_run(tmp_path, have=50e9))
     assert tight.startswith("warning: sampling needs about 46 GB of 50 GB") and "--generation_rows 190" in tight
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Tesla T4")
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Tesla V100-SXM2-32GB")
     assert "not estimated" in outlook(a_run(tmp_path))[-1]
 
 
@@ -143,7 +143,9 @@ def test_operations_by_hand():
 
 def test_seconds_on_a_gpu_by_hand():
     gpu = gpu_here("NVIDIA H100 80GB HBM3")
-    assert gpu is GPUS[0] and gpu_here("NVIDIA H200").bandwidth == 4.8e12 and gpu_here("Tesla T4") is None
+    assert gpu is GPUS[0] and gpu_here("NVIDIA H200").bandwidth == 4.8e12 and gpu_here("Tesla V100") is None
+    assert gpu_here("NVIDIA GeForce RTX 4090").rate == 165e12 and gpu_here("NVIDIA GeForce RTX 4090 Laptop GPU") is None
+    assert gpu_here("NVIDIA T400 4GB") is None  # no T4
     work = a_step()
     # 20 rows in three passes of 80 tokens, for two updates. A token: 540 kernels, 2.2e9 + 20 / 3 x 125 x 1e5 bytes.
     token = 540 * KERNEL + (2.2e9 + 20 / 3 * 125 * 1e5) / (STREAMED * 3.35e12)
@@ -158,7 +160,7 @@ def test_seconds_on_a_gpu_by_hand():
 def test_the_readmes_hour_on_a_t4_is_by_this_arithmetic():
     # gpu_15gb.yaml: 60 steps of 16 prompts of 120 tokens, 8 completions each of at most 768, by the mean share of them; 72 at
     # once. Of the 0.6B shape: 28 layers of 15.73e6 entries.
-    t4 = Gpu("T4", 65e12, 0.32e12)
+    t4 = gpu_here("Tesla T4")
     work = a_step(
         body=28 * 15.73e6, head=151936 * 1024.0, attention=28 * 2048.0, layers=28, cache=28 * 2 * 8 * 128 * 2.0, frozen=True,
         rows=128.0, prompts=16.0, prompt=120.0, completion=MEAN_OF_LONGEST * 768, longest=768.0, rescored=0.0, batch=128,
@@ -191,6 +193,19 @@ def test_the_readmes_seconds_of_the_papers_step_are_by_this_arithmetic():
     row = next(line for line in told.split("| Qwen3") if "gpu_80gb.yaml" in line)
     minutes = int(row.split(" minutes for 200 steps on an H100")[0].split()[-1])
     assert minutes == pytest.approx(200 * halves.step_on(h100) / 60, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("file", "gpu", "rows", "hours"),
+    [("gpu_24gb", "RTX 4090", 56, 5), ("gpu_48gb", "L40S", 64, 5)],  # rows: of the files, see test_memory.py
+)
+def test_the_readmes_hours_on_smaller_gpus_are_by_this_arithmetic(file, gpu, rows, hours):
+    config, _ = parse_config(["--config", file])
+    step = {"rows": 144.0, "prompts": 24.0, "prompt": 120.0, "completion": MEAN_OF_LONGEST * 1280, "longest": 1280.0}
+    work = a_step(**SHAPE, **step, batch=288, rows_at_once=rows, frozen=config.lora_rank > 0)
+    assert config.steps == 200 and 200 * work.step_on(gpu_here(f"NVIDIA {gpu}")) == pytest.approx(3600 * hours, rel=0.1)
+    row = next(line for line in README.read_text().splitlines() if f"configs/{file}.yaml` |" in line)
+    assert f"{hours} hours for 200 steps on an {gpu}, by arithmetic" in row
 
 
 def test_the_estimate_is_near_what_an_h200_took():

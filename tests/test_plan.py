@@ -7,6 +7,7 @@ import pytest
 from full.doctor import plan
 from full.doctor.plan import GPUS, Setup, estimate, memory_of_shape
 
+README = Path(__file__).parents[1] / "README.md"
 PAGE = Path(__file__).parents[1] / "notebooks" / "results" / "PLAN_7B.md"
 
 
@@ -25,6 +26,14 @@ def test_sharing_and_adapters_make_it_fit():
     assert alone.updating > 16 * 8.19e9 > 5 * shared.updating / 3  # 16 bytes a parameter, an eighth of it shared
     assert shared.sampling > 2 * 8.19e9  # all weights in bfloat16, gathered
     assert shared.sample > shared.update > 0
+
+
+def test_the_readmes_hours_of_8b_on_four_gpus_are_those_of_the_plan():
+    found = estimate(Setup(model="8B", gpus=4), GPUS["H100"])
+    # 100 batches are 200 steps.
+    assert found.fits and 100 * (found.sample + found.update) / 3600 == pytest.approx(3.5, abs=0.05)
+    row = next(line for line in README.read_text(encoding="utf-8").splitlines() if line.startswith("| Qwen3-8B"))
+    assert "3.5 hours for 200 steps on four H100s, by arithmetic" in row
 
 
 def test_the_page_quotes_the_command():

@@ -53,8 +53,7 @@ class ClusterGpu(Gpu):
     across: float
 
 
-H100, H200 = (vars(gpu) for gpu in floor.GPUS)
-A100 = vars(Gpu("A100", 312e12, 2.0e12))
+H100, H200, A100 = (vars(gpu) for gpu in (*floor.GPUS, floor.OTHERS[0]))
 GPUS = {
     "H100": ClusterGpu(**H100, memory=80e9, inside=450e9, across=50e9),
     "H200": ClusterGpu(**H200, memory=141e9, inside=450e9, across=50e9),

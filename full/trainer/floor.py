@@ -32,6 +32,13 @@ class Gpu:
 
 
 GPUS = (Gpu("H100", 989e12, 3.35e12), Gpu("H200", 989e12, 4.8e12))  # SXM
+# Further ones whose runs are estimated, with the shares of that H200; of a T4 the rate in float16, as it has no bfloat16.
+OTHERS = (
+    Gpu("A100", 312e12, 2.0e12),
+    Gpu("L40S", 362e12, 0.864e12),
+    Gpu("RTX 4090", 165e12, 1.008e12),
+    Gpu("Tesla T4", 65e12, 0.32e12),
+)
 
 # Kernels of a layer for one sampled token (counted: 1,400 to 1,600 in 28 layers), and seconds from one to the next: in a CUDA
 # graph (6.5 ms a token beside what is read), and when Python starts each (68 ms a token of a run on that machine's

@@ -4,6 +4,8 @@
 #   sbatch --nodes 2 full/configs/cluster/slurm.sh --config full/configs/qwen3_1.7b_math_l3.yaml --name apo-s0
 # With an array, one row of a sweep per job:
 #   sbatch --array 0-69 full/configs/cluster/slurm.sh --sweep full/configs/experiments/stale_update.yaml
+# Each GPU holds the model (ddp.yaml), which samples several times faster than GPUs that share it; for a model that does not fit:
+#   SHARING=fsdp2 sbatch full/configs/cluster/slurm.sh --config ... --name ...
 #SBATCH --job-name=apo
 #SBATCH --nodes=1
 #SBATCH --ntasks-per-node=1
@@ -33,7 +35,7 @@ options=("$@")
 
 export MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1) MASTER_PORT=29500
 exec srun bash -c '
-    accelerate launch --config_file full/configs/accelerate/fsdp2.yaml \
+    accelerate launch --config_file full/configs/accelerate/${SHARING:-ddp}.yaml \
         --num_machines "$SLURM_NNODES" --machine_rank "$SLURM_NODEID" \
         --num_processes $((SLURM_NNODES * SLURM_GPUS_ON_NODE)) \
         --main_process_ip "$MASTER_ADDR" --main_process_port "$MASTER_PORT" full/train.py "$@"' launch "${options[@]}"
