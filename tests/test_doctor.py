@@ -423,6 +423,14 @@ def test_memory_of_the_small_model_by_hand(trainer):
     assert memory.in_use + 1e8 < plan.have and memory.in_use > 1e8
 
 
+def test_what_another_engine_holds_already_is_not_taken_for_somebody_elses(trainer, monkeypatch):
+    apart = dataclasses.replace(trainer.memory, rows=0, engine=24e9, have=80e9)
+    monkeypatch.setattr(measure, "memory_of", lambda *given: (24e9, 56e9))  # with the engine awake
+    assert memory_before(dataclasses.replace(trainer, memory=apart)).plan == apart
+    section = memory_section(trainer.config, Memory(apart, torch.device("cuda"), 1))
+    assert "24 GB of another engine, which sleeps in updates" in told(section)
+
+
 def make_memory(**changes) -> Memory:
     head = Head(gradient=0.0, copy=0.0, product=0.0, logits=0.0, half=0.0, rows=1)
     model = {

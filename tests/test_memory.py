@@ -319,6 +319,28 @@ def test_the_file_for_vllm_leaves_it_its_share():
     assert (share - memory.weights / 2) / memory.cache > 70 * (given.max_prompt_tokens + given.max_completion_tokens)
 
 
+def test_another_engines_share_counts_while_it_samples_and_not_in_updates(monkeypatch):
+    _, plan = plan_for(extrapolated("1.7B"), 80)
+    apart = dataclasses.replace(plan, rows=0, engine=24e9)
+    assert apart.sampling == plan.model.resting + 24e9 and apart.updating == plan.updating
+    # 72 GB less 20.6 of weights and moments are 51.4 of the 64 that it asks for.
+    config, much = TrainConfig(engine="vllm", vllm_memory=0.8), dataclasses.replace(apart, engine=64e9)
+    assert much.sampling > 80e9 and much.advice(config, "sampling") == "Try --vllm_memory 0.64."
+    # On a CPU it keeps its share.
+    monkeypatch.setattr(memory_module, "memory_of", lambda *given: (1e9, 50e9))
+    monkeypatch.setattr(memory_module, "total_memory", lambda device: 60e9)
+    here = SimpleNamespace(
+        device=torch.device("cpu"), num_processes=1, mixed_precision="no", is_fsdp2=False, distributed_type=DistributedType.NO,
+        gather=lambda tensor: tensor,
+    )  # fmt: skip
+    model, given = small_model(dtype=torch.float32), {"prompts": [[1] * 5], "batch": 8, "pair_cost": math.inf}
+    hf_plan, vllm_plan = (
+        memory_module.plan_memory(TrainConfig(engine=engine, vllm_memory=0.5), model, here, **given)[1]
+        for engine in ("hf", "vllm")
+    )
+    assert vllm_plan.other - hf_plan.other == 30e9 and (vllm_plan.rows, vllm_plan.engine) == (0, 0.0)
+
+
 def test_8b_fits_four_gpus_that_share_it():
     shared = {"weight_shards": 4, "state_shards": 4}
     memory = extrapolated(

@@ -416,7 +416,10 @@ def memory_section(config: TrainConfig, memory: Memory, *, failure: str = "") ->
         section.fact("activations", text)
     beyond = size(memory.sampling - plan.other - model.resting)
     rows = f"{beyond} for {plan.rows:,} completions of up to {plan.longest:,} tokens"
-    section.fact("sampling", rows if plan.rows else "another engine's memory")
+    apart = (
+        f"{size(plan.engine)} of another engine, which sleeps in updates" if plan.engine else "another engine's memory"
+    )
+    section.fact("sampling", rows if plan.rows else apart)
     section.fact(
         "at most",
         f"about {size(memory.updating)} in an update, {size(memory.sampling)} while sampling; the {machine} has "

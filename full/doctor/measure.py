@@ -364,10 +364,14 @@ class Memory:
 
 
 def memory_before(trainer: Trainer) -> Memory:
-    """What is known when everything is loaded and nothing has run."""
+    """What is known when everything is loaded and nothing has run.
+
+    What another engine holds by now is in the plan, which was made before: it would be taken for somebody else's.
+    """
     accelerator, plan = trainer.accelerator, trainer.memory
-    in_use, have = memory_of(accelerator.device, accelerator.num_processes)
-    plan = dataclasses.replace(plan, have=have, other=max(0.0, in_use - plan.model.weights))
+    if plan.rows:
+        in_use, have = memory_of(accelerator.device, accelerator.num_processes)
+        plan = dataclasses.replace(plan, have=have, other=max(0.0, in_use - plan.model.weights))
     return Memory(plan=plan, device=accelerator.device, processes=accelerator.num_processes)
 
 

@@ -396,6 +396,11 @@ def memory_of(device: torch.device, processes: int) -> tuple[float, float]:
     return float(resident), have
 
 
+def total_memory(device: torch.device) -> float:
+    """Bytes of a GPU, or of the machine, whoever uses them."""
+    return float(torch.cuda.mem_get_info(device)[1] if device.type == "cuda" else psutil.virtual_memory().total)
+
+
 @dataclass(frozen=True)
 class MemoryPlan:
     """What a run will take of what there is, on this process.
@@ -409,6 +414,7 @@ class MemoryPlan:
     width: of the widest row of a micro-batch, tokens.
     tokens: of a micro-batch.
     rows: sampled at once; 0 where another engine samples, in memory of its own.
+    engine: of that other engine while it samples, bytes; it lets go of it during updates.
     instead: what else could be run: options -> its memory model.
     """
 
@@ -422,6 +428,7 @@ class MemoryPlan:
     width: int
     tokens: int
     rows: int
+    engine: float = 0.0
     instead: Mapping[str, MemoryModel] = field(default_factory=dict)
 
     @property
@@ -435,7 +442,7 @@ class MemoryPlan:
     def sampling(self) -> float:
         """The most that sampling holds, all of the process included."""
         if not self.rows:
-            return self.other + self.model.resting
+            return self.other + self.model.resting + self.engine
         prompts = -(-self.rows // self.copies)
         return self.other + self.model.sampling(self.rows, self.prompt, self.completion, prompts=prompts)
 
@@ -470,6 +477,9 @@ class MemoryPlan:
         state, found = self.model.resting + self.model.gradients, []
         if what != "an update" and self.rows and 1 <= self.rows_that_fit < self.rows:
             found.append(f"--generation_rows {self.rows_that_fit}")
+        if what != "an update" and 0 < room - self.model.resting < self.engine:
+            fitting = config.vllm_memory * (room - self.model.resting) / self.engine
+            found.append(f"--vllm_memory {math.floor(100 * fitting) / 100:g}")
         if what != "sampling":
             fit = self.model.tokens_that_fit(state + (room - state) / correction, self.width)
             if self.longest <= fit < tokens:
@@ -604,11 +614,13 @@ def plan_memory(
         memory = dataclasses.replace(memory, gradients=0.0, moments=0.0, buckets=0.0, spare=0.0)
     in_use, have = memory_of(device, processes)
     samples_here = find_engine(config.engine).samples_with_policy
+    of_engine = 0.0 if samples_here else config.vllm_memory * total_memory(device)
+    sleeps = kind == "cuda"  # on a CPU another engine keeps what it has
     longest = max(map(len, prompts))
     plan = MemoryPlan(
         model=memory,
         have=have,
-        other=max(0.0, in_use - memory.weights) if kind == "cpu" else in_use,
+        other=in_use if sleeps else max(0.0, in_use - memory.weights) + of_engine,
         share=SHARE_OF_GPU if kind == "cuda" else SHARE_OF_CPU,
         prompt=longest,
         completion=config.max_completion_tokens,
@@ -616,6 +628,7 @@ def plan_memory(
         width=widest_row(longest, config.max_completion_tokens, config.group_size, pair_cost),
         tokens=config.micro_batch_tokens,
         rows=int(samples_here),
+        engine=of_engine if sleeps else 0.0,
         instead=alternatives(config, memory, model, autocast, state_shards=state_shards) if training else {},
     )
     config = choose_sizes(config, plan, device=kind, batch=batch)
