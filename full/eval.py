@@ -14,8 +14,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this checkout, whatever else is installed
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in train.py
-if __name__ == "__main__" and os.environ.get("RANK", "0") == "0":
-    print("loading the libraries (some seconds)", flush=True)  # before the imports, which can be slow on a cold disk
+if __name__ == "__main__":
+    sys.path.append(os.getcwd())  # as in train.py: a run may have an objective of your own
+    if os.environ.get("RANK", "0") == "0":
+        print(
+            "loading the libraries (some seconds)", flush=True
+        )  # before the imports, which can be slow on a cold disk
 
 import argparse
 import dataclasses

@@ -30,6 +30,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 if "PYTORCH_ALLOC_CONF" not in os.environ:
     os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
 if __name__ == "__main__":
+    sys.path.append(os.getcwd())  # last: where your own modules may lie, for --objective module:function
     os.environ.pop("MPLBACKEND", None)  # a notebook's, which may not be installed here; the figures need none
     parent = os.getppid()  # it may end during the seconds of the imports
     if os.environ.get("RANK", "0") == "0":

@@ -53,6 +53,16 @@ def test_a_gpus_memory_grows_in_segments_unless_the_user_says_otherwise(given, t
     assert out.stdout.splitlines() == ["torch", str(then)], out.stderr[-2000:]
 
 
+@pytest.mark.parametrize("name", ["train.py", "eval.py"])
+def test_modules_of_ones_own_are_found_where_one_works_behind_all_others(name, tmp_path):
+    script = "import runpy, sys; sys.modules['torch'] = None\n"  # the import ends where torch would be loaded
+    script += f"try: runpy.run_path({str(ROOT / 'full' / name)!r}, run_name='__main__')\n"
+    script += "except ImportError: print(*sys.path, sep='\\n')"
+    out = subprocess.run([sys.executable, "-P", "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    path = out.stdout.splitlines()
+    assert path[-1] == str(tmp_path) and path.count(str(tmp_path)) == 1, out.stderr[-2000:]
+
+
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="glibc's malloc alone can be told")
 def test_on_a_cpu_freed_memory_is_kept_for_the_next_tensor():
     mallopt = ctypes.CDLL(None).mallopt
