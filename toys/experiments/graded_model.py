@@ -98,7 +98,7 @@ EXPERIMENT = Experiment(
     paper="Binary verifier rewards; graded ones are not studied.",
     theory="On bandits a larger kappa prefers the arm with the larger E exp(kappa R). Here the reward is a function of the "
     "answer and the right answer is the best for every kappa, so that only the way there can differ: between a sure part of "
-    "the credit and all or nothing. With 3 values or more the direction differs (12 to 30 degrees on bandits).",
+    "the credit and all or nothing. With 3 values or more the direction differs (12 to 28 degrees on bandits).",
     settings="Tiny model, additions; rewards digits (share of right digits) and closeness (exp(-|error|)); alpha 0 and 0.9 at "
     "beta_r 0.3, kappa 0 and 3; one update a batch, 48 steps of 32 prompts, lr 3e-4, seeds 10 to 14; 100 held-out problems "
     "with 24 samples after the last step.",

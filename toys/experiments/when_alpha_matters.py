@@ -294,7 +294,7 @@ def draw(table: Table) -> tuple[Figure, str]:
     axes[1].legend(fontsize=8)
     axes[1].set(
         xlabel="angle of the gradients,\nalpha 0.9 to 0 (degrees)", ylabel="the same difference",
-        title="A small angle can matter, a large one need not",
+        title="Against the angle",
     )  # fmt: skip
     for index, (name, row) in enumerate(rows.items()):
         along = table.where(part=name, rule="angle along training")
@@ -309,8 +309,8 @@ def draw(table: Table) -> tuple[Figure, str]:
     axes[2].xaxis.set_major_formatter("{x:g}")
     axes[2].legend(fontsize=7, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return made, (
-        "alpha changes the end through risk, through rare successes and, less, through repeated updates and tied parameters; "
-        "a large angle between gradients is neither needed nor enough."
+        "alpha changes the end through risk, through rare successes and, less, through repeated updates and tied parameters. "
+        "The gains need no angle between gradients; the losses come with 25 degrees or more, which is not enough by itself."
     )
 
 
