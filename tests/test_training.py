@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -18,8 +19,9 @@ from safetensors.torch import load_file
 
 from apo_edu import GroupBatch, objectives
 from full import train
+from full.config import TrainConfig
 from full.engines.hf import Sampler
-from full.errors import UserError
+from full.errors import NotFiniteError, UserError
 from full.logprobs.packing import PackedRows
 from full.rewards.numbering import NO_ANSWER, answer_number
 from full.rewards.rewards import accuracy
@@ -506,6 +508,19 @@ def test_a_value_that_is_not_finite_stops_before_the_update(model, tmp_path, mon
     saved = torch.load(tmp_path / "run" / "failed-batch-0.pt", weights_only=False)
     assert len(saved["completions"]) == len(saved["prompts"]) == 16
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+def test_a_coefficient_that_is_not_finite_names_the_objective_that_made_it(tmp_path):
+    one = SimpleNamespace(num_processes=1, process_index=0, mixed_precision="no")
+    trainer = SimpleNamespace(run=SimpleNamespace(path=tmp_path), config=TrainConfig(objective="grpo"), accelerator=one)
+    number = torch.zeros(1)
+    mini = Rollout([[1]], [[2]], number, number, number, number, number, number, number, 0.0)
+    coef = torch.tensor([1.0, math.nan])
+    with pytest.raises(
+        NotFiniteError, match=r"failed-batch-0.pt \(torch.load reads it; objective grpo made this of it\)"
+    ):
+        update.require_finite(trainer, "coefficient", coef, mini)
+    assert torch.load(tmp_path / "failed-batch-0.pt")["values"].isnan().tolist() == [False, True]
 
 
 def test_model_folder_is_an_ordinary_one(reference):

@@ -324,7 +324,8 @@ def require_finite(trainer: Trainer, what: str, values: Any, mini: Rollout) -> N
         torch.save({"what": what, "values": values, **asdict(mini)}, path)
         config, narrow = trainer.config, trainer.accelerator.mixed_precision == "fp16"
         wider = ", or compute in a wider range than float16's: --mixed_precision bf16" if narrow else ""
+        where = f" (torch.load reads it; objective {config.objective} made this of it)" if what == "coefficient" else ""
         raise NotFiniteError(
-            f"a {what} is not finite; no update was made, and the batch is in {path}. Start a new run with a smaller lr "
+            f"a {what} is not finite; no update was made, and the batch is in {path}{where}. Start a new run with a smaller lr "
             f"(now {config.lr:g}) or a larger beta_r (now {config.beta_r:g}){wider}."
         )
