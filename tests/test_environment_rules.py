@@ -33,17 +33,18 @@ def test_gradient_accumulation_from_outside_is_refused(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("given", "then"),
+    ("module", "given", "then"),
     [
-        ({}, "expandable_segments:True"),
-        ({"PYTORCH_CUDA_ALLOC_CONF": "max_split_size_mb:64"}, "max_split_size_mb:64"),
-        ({"PYTORCH_ALLOC_CONF": "max_split_size_mb:64"}, None),  # its newer name: the user's choice
+        ("full.train", {}, "expandable_segments:True"),
+        ("full.eval", {}, "expandable_segments:True"),
+        ("full.train", {"PYTORCH_CUDA_ALLOC_CONF": "max_split_size_mb:64"}, "max_split_size_mb:64"),
+        ("full.train", {"PYTORCH_ALLOC_CONF": "max_split_size_mb:64"}, None),  # its newer name: the user's choice
     ],
 )
-def test_a_gpus_memory_grows_in_segments_unless_the_user_says_otherwise(given, then):
+def test_a_gpus_memory_grows_in_segments_unless_the_user_says_otherwise(module, given, then):
     # Without torch the import ends where torch would be loaded: the setting must be there by then.
     script = (
-        "import os, sys; sys.modules['torch'] = None\ntry: import full.train\nexcept ImportError as e: print(e.name)\n"
+        f"import os, sys; sys.modules['torch'] = None\ntry: import {module}\nexcept ImportError as e: print(e.name)\n"
     )
     script += "print(os.environ.get('PYTORCH_CUDA_ALLOC_CONF'))"
     environment = {name: value for name, value in os.environ.items() if "ALLOC_CONF" not in name} | given
