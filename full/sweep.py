@@ -3,7 +3,7 @@
     python full/sweep.py FILE --dry-run          # what would run, and what is done already
     python full/sweep.py FILE --table            # the table of what is finished so far
     python full/sweep.py FILE --jobs 2           # so many runs side by side; default: as many as there are cores
-    python full/sweep.py FILE --row 3            # this run alone: one line of a job array on a cluster
+    python full/sweep.py FILE --row 3            # this run alone: one job of an array on a cluster (configs/cluster/slurm.sh)
 
 A sweep file names the question, a configuration to start from, options that all runs share, the arms (a name and options
 each; lists of values are crossed), and the seeds:

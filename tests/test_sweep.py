@@ -122,6 +122,14 @@ def test_the_sweep_files_named_in_helps_and_scripts_exist():
             assert name == "NAME" or (ROOT / "full" / "configs" / "experiments" / f"{name}.yaml").exists(), (path, name)
 
 
+def test_the_array_of_the_example_is_the_rows_of_its_sweep():
+    for path in (ROOT / "full" / "configs" / "cluster" / "slurm.sh", ROOT / "README.md"):
+        (found,) = re.findall(
+            r"sbatch --array 0-(\d+) .*--sweep (full/configs/experiments/\w+\.yaml)", path.read_text()
+        )
+        assert int(found[0]) == len(sweep.read_sweep(ROOT / found[1]).runs) - 1, path
+
+
 @pytest.mark.parametrize(
     "path", sorted((ROOT / "full" / "configs" / "experiments").glob("*.yaml")), ids=lambda p: p.stem
 )

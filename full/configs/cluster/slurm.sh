@@ -2,8 +2,10 @@
 # A training run on SLURM: one node, or several (--nodes), stopped and resumed by pre-emption. Untested on a real cluster.
 #   sbatch full/configs/cluster/slurm.sh --config full/configs/qwen3_1.7b_math_l3.yaml --name apo-s0
 #   sbatch --nodes 2 full/configs/cluster/slurm.sh --config full/configs/qwen3_1.7b_math_l3.yaml --name apo-s0
-# With an array, one row of a sweep per job:
-#   sbatch --array 0-69 full/configs/cluster/slurm.sh --sweep full/configs/experiments/stale_update.yaml
+# With an array, one row of a sweep per job; a row is one process, so it takes one GPU. --dry-run lists the rows, --table
+# shows what is done:
+#   sbatch --array 0-69 --gpus-per-node 1 --cpus-per-task 8 full/configs/cluster/slurm.sh --sweep full/configs/experiments/stale_update.yaml
+#   python full/sweep.py full/configs/experiments/stale_update.yaml --table
 # Each GPU holds the model (ddp.yaml), which samples several times faster than GPUs that share it; for a model that does not fit:
 #   SHARING=fsdp2 sbatch full/configs/cluster/slurm.sh --config ... --name ...
 #SBATCH --job-name=apo
