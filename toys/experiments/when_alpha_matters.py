@@ -130,7 +130,7 @@ REGIMES = (
     ),
     Regime(
         name="E graded, noise, 8 updates", mechanism="power mean over repeats", predicted=-1,
-        problem=lambda i: Problem(graded(noise=0.5)), loop=replace(BASE, updates=8),
+        problem=lambda i: Problem(graded(noise=0.5)), loop=replace(BASE, updates=8), rates=(1 / 64, 1 / 32, *RATES),
     ),
     Regime(
         name="F tied, fixed anchor", mechanism="sharper reverse KL", predicted=-1,
@@ -328,7 +328,7 @@ EXPERIMENT = Experiment(
     "plus; "
     "E (repeats) minus; F minus with a fixed anchor and plus on policy; five nulls. Defaults: 16 arms, P 8, "
     "tau_anc 0.5, beta_r 0.3, SGD, 300 steps. D and F over 40 random problems (30 with the fixed anchor), whose number "
-    "is the number of units.",
+    "is the number of units. E has two rates more at the lower end, added when all three rules had their best at its edge.",
     controls="Each alpha at its own best lr, chosen on one half of the seeds (or problems); GRPO beside it; matched "
     "steps where theory says exactly nothing.",
     rule="A prediction holds if the 95 % interval lies on the predicted side of 0, a null if it lies within 0.01 of "
