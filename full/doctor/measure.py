@@ -33,6 +33,7 @@ from full.trainer.rollout import Rollout, make_rollout, reward_groups, sample_gr
 from full.trainer.sharding import clip, whole_weights
 from full.trainer.state import Trainer
 from full.trainer.update import gather_groups, local_coefficients, push_coefficients, read_signals
+from full.trainer.update import largest as largest_of
 
 # Seconds that the parts may take, so that all of it stays under a minute once the model is loaded.
 PROBE, WHOLE_BATCH, SAMPLING, SCORING, UPDATE = 3.0, 6.0, 22.0, 4.0, 12.0
@@ -460,8 +461,7 @@ def warm_seconds(trainer: Trainer, work: Callable[[], Any]) -> float:
 
 def largest(trainer: Trainer, value: float) -> float:
     """The largest value of all processes: what all must wait for, and a number that they agree on."""
-    accelerator = trainer.accelerator
-    return accelerator.gather(torch.tensor([value], dtype=torch.float64, device=accelerator.device)).max().item()
+    return largest_of(torch.tensor(value, dtype=torch.float64), trainer.accelerator)
 
 
 def rows_within(rollout: Rollout, seconds: float, allowed: float, *, rows: Sequence[int] | None = None) -> int:

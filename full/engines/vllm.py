@@ -124,7 +124,7 @@ class VllmSampler:
                 use_tqdm_on_load=False,
                 disable_log_stats=True,
             )
-        except (ValueError, RuntimeError, NotImplementedError, OSError) as error:
+        except (ValueError, RuntimeError, AssertionError, OSError) as error:
             raise UserError(
                 f"vLLM cannot run {name!r} here: {_one_line(error)} Sample with transformers instead (--engine hf)."
             ) from error
