@@ -309,8 +309,8 @@ def draw(table: Table) -> tuple[Figure, str]:
     axes[2].xaxis.set_major_formatter("{x:g}")
     axes[2].legend(fontsize=7, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return made, (
-        "alpha changes the end through risk, through rare successes and, less, through repeated updates and tied parameters. "
-        "The gains need no angle between gradients; the losses come with 25 degrees or more, which is not enough by itself."
+        "alpha changes the end through risk, through rare successes and, less, through tied parameters. The gains need no "
+        "angle between gradients; the losses come with 26 degrees or more, which is not enough by itself."
     )
 
 
