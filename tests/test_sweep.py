@@ -10,7 +10,9 @@ import pytest
 import yaml
 
 from full import sweep
+from full.config import parse_config
 from full.errors import UserError
+from full.trainer.batches import BatchPlan
 from tests.helpers import save_small_model, small_run
 
 ROOT = Path(__file__).parents[1]
@@ -128,6 +130,16 @@ def test_the_array_of_the_example_is_the_rows_of_its_sweep():
             r"sbatch --array 0-(\d+) .*--sweep (full/configs/experiments/\w+\.yaml)", path.read_text()
         )
         assert int(found[0]) == len(sweep.read_sweep(ROOT / found[1]).runs) - 1, path
+
+
+def test_the_examples_of_runs_on_a_cluster_keep_groups_whole():
+    text = (ROOT / "full" / "configs" / "cluster" / "slurm.sh").read_text()
+    per_node = int(re.search(r"#SBATCH --gpus-per-node=(\d+)", text)[1])
+    found = re.findall(r"sbatch (?:--nodes (\d+) )?full\S+slurm.sh --config (full/configs/\S+\.yaml)", text)
+    assert [nodes for nodes, _ in found] == ["", "3"]
+    for nodes, path in found:
+        config, _ = parse_config(["--config", str(ROOT / path)])
+        assert BatchPlan(config, processes=per_node * int(nodes or 1)).splits_evenly, (nodes, path)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 #!/bin/bash
 # A training run on SLURM: one node, or several (--nodes), stopped and resumed by pre-emption. Untested on a real cluster.
 #   sbatch full/configs/cluster/slurm.sh --config full/configs/qwen3_1.7b_math_l3.yaml --name apo-s0
-#   sbatch --nodes 2 full/configs/cluster/slurm.sh --config full/configs/qwen3_1.7b_math_l3.yaml --name apo-s0
+#   sbatch --nodes 3 full/configs/cluster/slurm.sh --config full/configs/qwen3_1.7b_math_l3.yaml --name apo-s0
 # With an array, one row of a sweep per job; a row is one process, so it takes one GPU. --dry-run lists the rows, --table
 # shows what is done:
 #   sbatch --array 0-69 --gpus-per-node 1 --cpus-per-task 8 full/configs/cluster/slurm.sh --sweep full/configs/experiments/stale_update.yaml
