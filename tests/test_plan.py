@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from full.config import TrainConfig
 from full.doctor import plan
 from full.doctor.plan import GPUS, Setup, estimate, memory_of_shape
+from full.trainer.batches import BatchPlan
 
 README = Path(__file__).parents[1] / "README.md"
 PAGE = Path(__file__).parents[1] / "notebooks" / "results" / "PLAN_7B.md"
@@ -34,6 +36,14 @@ def test_the_readmes_hours_of_8b_on_four_gpus_are_those_of_the_plan():
     assert found.fits and 100 * (found.sample + found.update) / 3600 == pytest.approx(3.5, abs=0.05)
     row = next(line for line in README.read_text(encoding="utf-8").splitlines() if line.startswith("| Qwen3-8B"))
     assert "3.5 hours for 200 steps on four H100s, by arithmetic" in row
+
+
+@pytest.mark.parametrize("setup", plan.SETUPS, ids=str)
+def test_the_options_of_a_setup_make_a_run_that_keeps_groups_whole(setup):
+    words = dict(part.split() for part in setup.words.split(", ") if part.startswith(("prompts", "mini", "lora")))
+    config = TrainConfig(**{name: int(value) for name, value in words.items()})
+    batch = BatchPlan(config, processes=setup.gpus)
+    assert batch.splits_evenly and batch.updates == plan.Work().updates and batch.prompts == setup.prompts
 
 
 def test_the_page_quotes_the_command():

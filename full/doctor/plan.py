@@ -109,7 +109,8 @@ class Setup:
         """In the words of the trainer's options."""
         how = f"lora_rank {self.lora_rank}" if self.lora_rank else "all weights"
         more = ", gradient_checkpointing" * self.checkpointing + ", fsdp2.yaml" * (self.gpus > 1)
-        return f"{how}{more}{f', prompts_per_batch {self.prompts}' * (self.prompts != 48)}"
+        batch = f", prompts_per_batch {self.prompts}, mini_batch_prompts {self.prompts // 2}" * (self.prompts != 48)
+        return f"{how}{more}{batch}"
 
 
 SETUPS = (
