@@ -118,7 +118,8 @@ def judge(table: Table) -> Verdict:
         f"log(1 + kappa "
         f"r)/kappa minus the guard: {'; '.join(f'{row.part} {row.interval}' for row in shaped)}"
         + (
-            f"; against alpha 0.9 in pass@8: {'; '.join(f'{row.rule} {row.interval}' for row in orders)}"
+            "; orders of prompts, no part of the rule, against alpha 0.9 in pass@8: "
+            + "; ".join(f"{row.rule} {row.interval}" for row in orders)
             if orders
             else ""
         )
