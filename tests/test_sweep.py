@@ -106,7 +106,7 @@ def test_a_sweep_runs_once_resumes_and_tells_what_failed(tmp_path, capsys):
         ["apo", "0"],
         ["grpo", "0"],
     ]
-    assert "difference to the first" in rest.stdout
+    assert "difference to the first" in rest.stdout and re.search(r"1 of 1 runs, about .+ left", rest.stdout)
     sweep.main([str(path), "--out", str(tmp_path / "out"), "--dry-run"])
     assert [line.split()[1] for line in capsys.readouterr().out.splitlines()] == ["done", "done"]
 
