@@ -20,9 +20,12 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this checkout, whatever else is installed
 from full.config import lasting, parse_config, resting_alpha, solved_reward
+from full.heap import begin_with_whole_holes
 
 if __name__ == "__main__" and "--help" in sys.argv:
     parse_config()  # prints it and leaves, before anything slow is loaded
+if __name__ == "__main__":
+    begin_with_whole_holes()
 # Threads that wait without spinning, before torch starts them: beside another busy process it is five times faster.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # The cache of keys grows with every token; without this a GPU's memory falls to pieces of all sizes. By the older of its two

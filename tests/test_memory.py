@@ -2,8 +2,12 @@
 
 import contextlib
 import dataclasses
+import json
 import math
+import os
+import platform
 import re
+import subprocess
 import sys
 from functools import cache
 from pathlib import Path
@@ -17,7 +21,7 @@ from accelerate.utils import DistributedType
 
 import full.engines.hf as hf
 import full.trainer.memory as memory_module
-from full import train
+from full import heap, train
 from full.config import TrainConfig, parse_config
 from full.halving import Halving
 from full.logprobs import lm_head
@@ -414,6 +418,116 @@ def test_what_a_run_on_a_cpu_allocates(monkeypatch, name, kind):
     assert memory.stepping == pytest.approx(step, rel=0.02)
     measured = measure_sampling(model.eval(), monkeypatch, rows=32, prompt=30, completion=70, half=None)
     assert memory.sampling(32, 30, 70, prompts=2) - memory.moments == pytest.approx(measured, rel=0.1)
+
+
+needs_glibc = pytest.mark.skipif(
+    sys.platform != "linux" or platform.libc_ver()[0] != "glibc" or any(Path(gpu).exists() for gpu in heap.GPUS),
+    reason="the heap is set for glibc, on a machine without a GPU",
+)
+LARGE = {
+    "hidden_size": 512,
+    "intermediate_size": 1536,
+    "num_hidden_layers": 8,
+    "num_attention_heads": 8,
+    "head_dim": 64,
+}
+WIDE = {
+    "hidden_size": 1024, "intermediate_size": 2048, "num_hidden_layers": 4, "num_attention_heads": 8, "num_key_value_heads": 4,
+    "head_dim": 128,
+}  # fmt: skip
+RUNS = {
+    "all weights": (LARGE, {}),
+    "LoRA": (LARGE, {"lora_rank": 16}),
+    "checkpointing": (LARGE, {"gradient_checkpointing": True}),
+    "wide": (WIDE, {}),
+}
+
+
+@needs_glibc
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RUNS)
+def test_what_a_training_process_on_a_cpu_grows_by(tmp_path, name):
+    shape, options = RUNS[name]
+    save_small_model(tmp_path / "model", **shape)
+    sizes = {"prompts_per_batch": 8, "mini_batch_prompts": 8, "group_size": 8, "max_completion_tokens": 64, "steps": 2}
+    fixed = {"epochs": 1, "eval_problems": 4, "save_every": 0, "reward": "tests.helpers:every_other"}
+    fixed |= {"callback": "tests.test_memory:note_the_plan"}
+    words = small_run(tmp_path / "model", tmp_path / "run", **(sizes | fixed | options))
+    environment = {name: value for name, value in os.environ.items() if name != heap.VARIABLE}
+    environment["PYTHONPATH"] = str(ROOT)
+    subprocess.run([sys.executable, "full/train.py", *words], cwd=ROOT, env=environment, check=True, timeout=900)
+    plan = json.loads((tmp_path / "run" / "plan.json").read_text())
+    peak = json.loads((tmp_path / "run" / "summary.json").read_text())["peak_memory_bytes"]
+    said, measured = plan["peak"] - plan["other"], peak - plan["other"]
+    print(f"{name}: {said / 1e6:.0f} MB said, {measured / 1e6:.0f} measured, {said / measured:.2f}")
+    assert measured > 4e8  # more than what the libraries allocate
+    assert said == pytest.approx(measured, rel=0.1)
+
+
+def note_the_plan(trainer, metrics) -> None:
+    """A callback that leaves what the run's plan says."""
+    told = {"peak": trainer.memory.peak, "other": trainer.memory.other}
+    (trainer.run.path / "plan.json").write_text(json.dumps(told))
+
+
+@needs_glibc
+def test_a_run_begins_again_once_with_the_heap_set(tmp_path):
+    script = tmp_path / "train.py"
+    script.write_text(
+        "import os, sys\nfrom full.heap import VARIABLE, begin_with_whole_holes\n"
+        "print(os.getpid(), os.environ.get(VARIABLE), sys.argv[1:], flush=True)\nbegin_with_whole_holes()\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != heap.VARIABLE}
+    environment["PYTHONPATH"] = str(ROOT)
+
+    def told(*command: str, **more: str) -> list[str]:
+        run = subprocess.run(
+            [sys.executable, *command], env=environment | more, capture_output=True, text=True, check=True
+        )
+        return run.stdout.splitlines()
+
+    first, second = told("-P", str(script), "--steps", "a b")
+    number = first.split()[0]
+    assert first == f"{number} None ['--steps', 'a b']"
+    # The same process, so that whoever waits for it still does.
+    assert second == f"{number} {heap.SETTINGS} ['--steps', 'a b']"
+    (kept,) = told(str(script), **{heap.VARIABLE: "glibc.malloc.perturb=0"})
+    assert "perturb" in kept  # the user's own
+    # What runs the file within a process of its own is left alone: a notebook's %run, say.
+    assert len(told("-c", f"import sys, runpy; sys.argv = [{str(script)!r}]; runpy.run_path({str(script)!r})")) == 1
+
+
+def test_the_heap_is_left_alone_where_it_would_not_help(monkeypatch):
+    monkeypatch.setattr(sys, "orig_argv", ["python", *sys.argv])
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(heap.platform, "libc_ver", lambda: ("glibc", "2.36"))
+    monkeypatch.setattr(heap, "GPUS", ())
+    monkeypatch.delenv(heap.VARIABLE, raising=False)
+    assert heap.may_begin_again()
+    for change in (
+        lambda patch: patch.setattr(heap, "GPUS", ("/",)),
+        lambda patch: patch.setattr(heap.platform, "libc_ver", lambda: ("", "")),
+        lambda patch: patch.setattr(sys, "platform", "darwin"),
+        lambda patch: patch.setattr(sys, "orig_argv", ["python", "-m", "ipykernel_launcher"]),
+        lambda patch: patch.setenv(heap.VARIABLE, ""),
+    ):
+        with monkeypatch.context() as patch:
+            change(patch)
+            assert not heap.may_begin_again()
+
+
+def test_holes_of_the_heap_by_hand():
+    _, plan = plan_for(extrapolated("1.7B"), 80)
+    plan = dataclasses.replace(plan, other=1e9, heap=1.25, tokens=4096, rows=8)
+    weights = plan.model.weights
+    assert plan.taken(weights) == 1e9 + weights  # which lie in memory as they were loaded
+    assert plan.taken(weights + 8e9) == pytest.approx(1e9 + weights + 10e9)
+    assert plan.taken(plan.room) == pytest.approx(72e9)
+    assert plan.updating == plan.taken(plan.model.updating(4096, min(plan.width, 4096)))
+    tokens, rows = plan.tokens_that_fit, plan.rows_that_fit
+    full = dataclasses.replace(plan, tokens=tokens, rows=rows)
+    more = dataclasses.replace(plan, tokens=tokens + 1, rows=rows + 1)
+    assert full.updating <= 72e9 < more.updating and full.sampling <= 72e9 < more.sampling
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

@@ -414,7 +414,7 @@ def memory_section(config: TrainConfig, memory: Memory, *, failure: str = "") ->
             tokens, measured = max(memory.points)
             text += f"; {size(measured)} measured on {tokens:,}"
         section.fact("activations", text)
-    beyond = size(memory.sampling - plan.other - model.resting)
+    beyond = size(memory.sampling - plan.taken(model.resting))
     rows = f"{beyond} for {plan.rows:,} completions of up to {plan.longest:,} tokens"
     apart = (
         f"{size(plan.engine)} of another engine, which sleeps in updates" if plan.engine else "another engine's memory"
@@ -425,6 +425,12 @@ def memory_section(config: TrainConfig, memory: Memory, *, failure: str = "") ->
         f"about {size(memory.updating)} in an update, {size(memory.sampling)} while sampling; the {machine} has "
         f"{size(plan.have)}{each}",
     )
+    if plan.heap > 1:
+        section.fact(
+            "",
+            f"resident memory of the whole process: {size(plan.other)} of libraries, the weights, and all else "
+            f"{plan.heap - 1:.0%} larger than its tensors, for holes in the C library's heap (measured on Linux)",
+        )
     if failure:
         section.look(f"out of memory: {failure}. {less_memory(config, memory)}", stop=True)
     for what, need in (("an update", memory.updating), ("sampling", memory.sampling)):

@@ -346,13 +346,14 @@ class Memory:
         return max(1.0, measured / self._modelled(tokens))
 
     def _modelled(self, tokens: int) -> float:
-        return self.plan.model.activations(tokens, min(self.plan.width, tokens))
+        return self.plan.heap * self.plan.model.activations(tokens, min(self.plan.width, tokens))
 
     @property
     def updating(self) -> float:
         """The most that an update holds."""
         model = self.plan.model
-        return self.plan.other + model.resting + max(model.gradients + self.activations, model.gradients + model.spare)
+        state = self.plan.taken(model.resting + model.gradients)
+        return state + max(self.activations, self.plan.heap * model.spare)
 
     @property
     def sampling(self) -> float:
