@@ -296,32 +296,37 @@ def test_a_par_of_the_baselines_follows_its_rule(tmp_path, gains, answer):
     assert answer != "holds" or (verdict.answer, verdict.evidence) == ("cannot be told", "weak")
 
 
-def test_a_rate_is_the_better_of_two_and_one_for_all_only_if_all_agree(tmp_path):
-    from toys.experiments.baselines_lr import OBJECTIVES, RATES, best_rate
+def test_a_rate_is_the_best_of_a_grid_that_was_run_beyond_its_best_end(tmp_path):
+    from toys.experiments.baselines_lr import ARMS, GRID, best_rate
 
     experiment = ALL["baselines_lr"]
 
-    def verdict(**chosen):
+    def table(**chosen):
+        """Each arm is best at 3e-4 or at what is chosen; the rate beyond an end is there for "dapo-4" alone."""
         arms = {}
-        for name in OBJECTIVES:
-            best = chosen.get(name, 0.001)
-            arms |= {f"{name}-lr{rate}": [0.6 + 0.1 * (rate == best), 0.6, 0.62] for rate in RATES}
-        table = Table.from_runs(runs_of(tmp_path / "r.csv", arms), experiment.pairs)
-        assert all(best_rate(table, name) == chosen.get(name, 0.001) for name in OBJECTIVES)
-        return experiment.judge(table)
+        for arm in ARMS:
+            rates = (*GRID, 0.003) if arm == "dapo-4" else GRID
+            best = chosen.get(arm.replace("-", "_"), 0.0003)
+            arms |= {
+                f"{arm}-lr{rate}": [0.6 + 0.1 * (rate == best), 0.6 + 0.02 * (rate == best), 0.62] for rate in rates
+            }
+        return Table.from_runs(runs_of(tmp_path / "r.csv", arms), experiment.pairs)
 
-    assert verdict().answer == "holds" and "14 of 14 run, better for none." in verdict().sentence
+    found = experiment.judge(table())
+    assert (found.answer, found.evidence) == ("holds", "weak") and "APO 0.0003" in found.sentence
+    apart = table(dapo_4=0.001)
+    assert best_rate(apart, "dapo-4") == 0.001 and best_rate(apart, "grpo") == 0.0003
+    found = experiment.judge(apart)  # a gain of 0.1, 0.02 and 0 on three seeds: its interval holds 0
+    assert found.answer == "cannot be told" and "DAPO with four updates +0.040 [-" in found.sentence
+    assert best_rate(table(grpo=0.001), "grpo") is None  # nothing is known beyond
+    found = experiment.judge(table(grpo=0.001))
+    assert found.answer == "cannot be told" and "no rate chosen for grpo." in found.sentence
+    sure = {f"{arm}-lr{rate}": [0.6, 0.61, 0.62] for arm in ARMS for rate in GRID}
+    sure |= {f"dapo-4-lr{rate}": [0.6 + 100 * (rate == 0.001), 0.61 + 101 * (rate == 0.001), 0.62 + 99 * (rate == 0.001)]
+             for rate in (*GRID, 0.003)}  # fmt: skip
+    sure |= {f"{arm}-lr0.0003": [0.7, 0.7, 0.7] for arm in ARMS if arm != "dapo-4"}
     assert (
-        verdict(apo=0.0003).answer == "holds with a condition"
-        and "APO 0.0003 (0.607 at" in verdict(apo=0.0003).sentence
-    )
-    assert "14 of 14 run, better for APO." in verdict(apo=0.0001).sentence
-    some = Table.from_runs(runs_of(tmp_path / "s.csv", {"apo-lr0.0001": [0.1, 0.2]}), experiment.pairs)
-    assert experiment.judge(some).answer == "cannot be told"
-    some = {f"{name}-lr{rate}": [0.6, 0.7 + rate * up] for name, up in (("apo", -1), ("grpo", 1)) for rate in RATES}
-    found = experiment.judge(Table.from_runs(runs_of(tmp_path / "s.csv", some), experiment.pairs))
-    assert (
-        found.answer == "holds with a condition" and "were run for APO, ratio and clip, ADPO, Dr.GRPO" in found.sentence
+        experiment.judge(Table.from_runs(runs_of(tmp_path / "s.csv", sure), experiment.pairs)).answer == "does not hold"
     )
 
 
