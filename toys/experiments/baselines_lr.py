@@ -7,7 +7,7 @@ from .experiment import Experiment, Verdict
 from .table import Row, Table
 
 OBJECTIVES = {
-    "apo": "APO", "apo-clip": "APO, ratio and clip", "adpo": "ADPO", "grpo": "GRPO", "dr_grpo": "Dr.GRPO", "dapo": "DAPO",
+    "apo": "APO", "apo-clip": "APO with ratio and clip", "adpo": "ADPO", "grpo": "GRPO", "dr_grpo": "Dr.GRPO", "dapo": "DAPO",
     "gspo": "GSPO",
 }  # fmt: skip
 # Suffix of the arms -> updates a batch.
@@ -80,7 +80,7 @@ def draw(table: Table) -> tuple[Figure, str]:
     for row, label in zip(axes, ("sampled pass@1 after 80 steps", "token entropy, last quarter (nats)"), strict=True):
         low, high = min(ax.get_ylim()[0] for ax in row), max(ax.get_ylim()[1] for ax in row)
         for ax in row:
-            ax.set(xscale="log", ylim=(low, high))
+            ax.set(xscale="log", ylim=(low, high), xlim=(RATES[0] / 1.3, RATES[-1] * 1.3))
         row[0].set(ylabel=label)
     axes[0][1].legend(fontsize=8, loc="lower left")
     return made, "Means over the three seeds that choose a rate, 0, 1 and 3."
