@@ -6,26 +6,16 @@ from matplotlib.figure import Figure
 
 from .. import plotting
 from .baselines_lr import ARMS, KINDS, OBJECTIVES
-from .experiment import Experiment, Verdict
+from .experiment import PAR, Experiment, Verdict, on_a_par
 from .table import Row, Table
 
 OTHERS = tuple(name for name in OBJECTIVES if name != "apo")
-NEAR = 0.03  # of pass@1: what counts as a par, if the interval lies within it
 
 
 def gap(table: Table, arm: str, kind: str, metric: str = "pass@1", other: str = "apo") -> Row | None:
     """The row of a difference after training; None where it was not run."""
     rows = table.where(part="after", rule=f"{arm}{kind}", metric=f"{metric} minus {other}{kind}")
     return rows[0] if rows else None
-
-
-def on_a_par(row: Row | None) -> bool | None:
-    """Whether a difference counts as none; None where the interval does not tell."""
-    if row is None:
-        return None
-    if row.low > 0 or row.high < 0:
-        return False
-    return True if max(-row.low, row.high) < NEAR else None
 
 
 def told(row: Row) -> str:
@@ -116,7 +106,7 @@ EXPERIMENT = Experiment(
     "200 held-out problems with 8 samples; seeds 20 to 27, on which nothing was chosen.",
     controls="One update a batch, where nothing is stale (GSPO has GRPO's gradient there, and ratio and clip change nothing); "
     "APO with ratio and clip.",
-    rule="A par holds if GRPO minus APO in pass@1, two updates a batch, lies within 0.03 of 0 with an interval that holds 0; "
+    rule=f"A par holds if GRPO minus APO in pass@1, two updates a batch, lies within {PAR} of 0 with an interval that holds 0; "
     "with a condition if it does so with one update only; it does not hold if the interval excludes 0 with both; otherwise it "
     "cannot be told. The other objectives are told beside, uncorrected for how many they are.",
     sweep="full/configs/experiments/baselines.yaml",
