@@ -59,7 +59,7 @@ def draw(table: Table) -> tuple[Figure, str]:
     for ax, metric in zip(axes.flat, metrics, strict=False):
         labels = {f"{OBJECTIVES[arm]}, {KINDS[kind]}": gap(table, arm, kind, metric) for arm, kind in run}
         plotting.differences(ax, {label: row for label, row in labels.items() if row})
-        ax.locator_params(axis="x", nbins=6)
+        ax.locator_params(axis="x", nbins=4)
         ax.set(xlabel=f"{metric} minus APO's", title=metric)
     _draw_shares(axes[1][1], table)
     return made, (
