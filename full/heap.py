@@ -9,7 +9,7 @@ from pathlib import Path
 # wait in a cache of small blocks, apart from their neighbours, and the hole of a freed tensor is 96 bytes too small for the
 # next one of its size: two updates of a 24 M model grew the process by 1,684 and 1,617 MB with adapters (all weights 1,500 and
 # 1,469, gradient checkpointing 936 and 940). Without the cache most ends join their holes again: 999 (1,321, 647), in the same
-# seconds; the embedded model's 12 steps took 13.1 CPU seconds without and 13.2 with it.
+# seconds; the embedded model's 12 steps took 13.2 CPU seconds without it and 13.3 with it.
 SETTINGS = "glibc.malloc.tcache_count=0:glibc.malloc.mxfast=0"
 VARIABLE = "GLIBC_TUNABLES"
 
