@@ -97,7 +97,7 @@ def test_precisions_whose_gradients_nothing_scales_are_refused(
 
 def test_cpu_yaml_hides_gpus_from_the_processes():
     # What accelerate itself makes of the file, on a machine that has GPUs for all it knows.
-    script = "import os; print('visible', repr(os.environ.get('CUDA_VISIBLE_DEVICES')))"
+    script = "import os; os.write(1, f\"visible {os.environ.get('CUDA_VISIBLE_DEVICES')!r}\\n\".encode())"
     command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(CONFIGS / "cpu.yaml")]
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "0"}
     for processes in ("1", "2"):

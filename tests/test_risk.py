@@ -94,7 +94,7 @@ def test_numbers_in_the_answers_are_those_of_the_table(question, part, rule, alp
 
 def test_what_the_lesson_says_about_reward_kinds_and_remedies():
     angles = {row.rule: row.median for row in GRADED.where(part="angle")}
-    assert [round(angles[name]) for name in ("graded, no noise", "graded, noise sd 0.5")] == [12, 30]
+    assert [round(angles[name]) for name in ("graded, no noise", "graded, noise sd 0.5")] == [12, 28]
     assert angles["gamble, two-valued"] < 1e-6
     costs = {row.rule: row for row in GRADED.where(part="own best lr", metric="alpha 0.9 minus alpha 0")}
     assert [name for name, row in costs.items() if row.high < -0.02] == ["gamble (0, 0.6, 1)"]

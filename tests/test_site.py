@@ -264,7 +264,7 @@ def test_on_a_phone_wide_tables_stack_and_wide_pictures_scroll(site):
     with browser.browser(width=390) as page:
         page.goto(f"file://{site}/results/index.html")
         row = page.get_by_role("row").nth(1)
-        assert row.get_by_role("cell").count() == 6 and row.bounding_box()["width"] <= 390
+        assert row.get_by_role("cell").count() == 7 and row.bounding_box()["width"] <= 390
         places = [cell.bounding_box() for cell in row.get_by_role("cell").all()]
         assert all(above["y"] + above["height"] <= below["y"] + 1 for above, below in itertools.pairwise(places))
         assert "verdict: " in row.get_by_role("cell").nth(2).evaluate(

@@ -8,6 +8,8 @@ from . import claims, load, schedules
 from .experiment import FIRST_SEED, Experiment
 from .table import Table
 
+DPI = 108  # of the sections' pictures: 22 of them in one notebook
+
 
 def overview() -> Markdown:
     """The table of claims, each with a link to its section below."""
@@ -39,7 +41,7 @@ def section(name: str, *, alt: str) -> None:
 def _show(experiment: Experiment, table: Table, alt: str) -> None:
     with style():
         picture, caption = experiment.draw(table)
-        figure(picture, caption, alt)
+        figure(picture, caption, alt, dpi=DPI)
 
 
 def _before(experiment: Experiment) -> str:

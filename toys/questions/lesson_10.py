@@ -65,7 +65,7 @@ QUESTIONS = {
     "immune": Question(
         "For which of these rewards does a large alpha cost reward?",
         {
-            "graded ones, since they turn the gradient": "They do turn it, by 12 degrees without noise and by 30 "
+            "graded ones, since they turn the gradient": "They do turn it, by 12 degrees without noise and by 28 "
             "with, and it costs nothing: the best arm stays the best when all carry the same risk.",
             "those whose risk differs between answers": "Yes: a worse answer wins only where its certainty "
             "equivalent passes the best one's.",
@@ -73,7 +73,7 @@ QUESTIONS = {
             "has the largest mean and the largest certainty equivalent.",
         },
         answer="those whose risk differs between answers",
-        alt="Left: the angle between the gradients of alpha 0.9 and 0 for four kinds of reward: 12, 30, 22 and 0 "
+        alt="Left: the angle between the gradients of alpha 0.9 and 0 for four kinds of reward: 12, 28, 22 and 0 "
         "degrees. Right: the difference in final reward: about 0 but for the gamble, where it is -0.08.",
     ),
 }

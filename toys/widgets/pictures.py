@@ -130,7 +130,7 @@ def widget_view(widget: ipywidgets.Widget) -> dict[str, Any]:
     return {"application/vnd.jupyter.widget-view+json": view}
 
 
-def as_png(picture: Figure | bytes) -> tuple[bytes, int]:
+def as_png(picture: Figure | bytes, dpi: int = 144) -> tuple[bytes, int]:
     """A palette PNG and the width it is to be shown at, in CSS pixels."""
     if isinstance(picture, bytes):
         return picture, Image.open(io.BytesIO(picture)).width
@@ -138,7 +138,7 @@ def as_png(picture: Figure | bytes) -> tuple[bytes, int]:
         raise ValueError(f"got a {type(picture).__name__}; expected a matplotlib Figure or PNG bytes. Return `figure`.")
     file, inches = io.BytesIO(), picture.get_size_inches()[0]
     with style():
-        picture.savefig(file, format="png", dpi=min(144, MAX_PIXELS / inches))
+        picture.savefig(file, format="png", dpi=min(dpi, MAX_PIXELS / inches))
     return palette_png(Image.open(file).convert("RGB"), optimize=True), round(inches * CSS_DPI)
 
 
@@ -163,7 +163,7 @@ def fold_out(summary: str, body: str) -> str:
     return f"<details>\n<summary>{summary}</summary>\n\n{body}\n\n</details>\n"
 
 
-def figure(picture: Figure | bytes, caption: str, alt: str) -> None:
+def figure(picture: Figure | bytes, caption: str, alt: str, *, dpi: int = 144) -> None:
     """Show a picture with its caption printed as text, and with words for those who cannot see it.
 
     The output is `image/png` with its alt text in the output's metadata, the place that Jupyter has for it. Of its
@@ -177,9 +177,10 @@ def figure(picture: Figure | bytes, caption: str, alt: str) -> None:
         picture: a matplotlib Figure, or PNG bytes.
         caption: one sentence.
         alt: what can be seen, in words.
+        dpi: of a Figure, pixels an inch; fewer where a page has many pictures.
     """
     require_words(caption=caption, alt=alt)
-    png, width = as_png(picture)
+    png, width = as_png(picture, dpi)
     data, metadata = still_twin(png, alt, alt)
     metadata["image/png"]["width"] = width
     display(data, raw=True, metadata=metadata)
