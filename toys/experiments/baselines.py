@@ -14,12 +14,7 @@ OTHERS = tuple(name for name in OBJECTIVES if name != "apo")
 
 def gap(table: Table, arm: str, kind: str, metric: str = "pass@1", other: str = "apo") -> Row | None:
     """The row of a difference after training; None where it was not run."""
-    rows = table.where(part="after", rule=f"{arm}{kind}", metric=f"{metric} minus {other}{kind}")
-    return rows[0] if rows else None
-
-
-def told(row: Row) -> str:
-    return f"{row.mean:+.3f} [{row.low:+.3f}, {row.high:+.3f}]"
+    return table.find(part="after", rule=f"{arm}{kind}", metric=f"{metric} minus {other}{kind}")
 
 
 def judge(table: Table) -> Verdict:
@@ -35,15 +30,15 @@ def judge(table: Table) -> Verdict:
         rows = {OBJECTIVES[arm]: row for arm in OTHERS if (row := gap(table, arm, kind))}
         if rows:
             seeds = min(row.seeds for row in rows.values())
-            said.append(f"{name} ({seeds} seeds): " + ", ".join(f"{arm} {told(row)}" for arm, row in rows.items()))
+            said.append(f"{name} ({seeds} seeds): " + ", ".join(f"{arm} {row.signed}" for arm, row in rows.items()))
     others = {metric: row for metric in ("greedy", "pass@8") if (row := gap(table, "grpo", "", metric))}
-    said += [f"GRPO in {metric}, two updates: {told(row)}" for metric, row in others.items()]
+    said += [f"GRPO in {metric}, two updates: {row.signed}" for metric, row in others.items()]
     for kind in ("", "-4"):
         if row := gap(table, "apo-clip", kind, other="grpo"):
-            said.append(f"APO with ratio and clip minus GRPO, {KINDS[kind]}: {told(row)}")
+            said.append(f"APO with ratio and clip minus GRPO, {KINDS[kind]}: {row.signed}")
     if pairs := table.where(part="first", rule="grpo-1", metric="push_hard minus apo-1"):
         said.append(
-            f"share of the push on prompts that are rarely solved, GRPO minus APO, one update: {told(pairs[0])}"
+            f"share of the push on prompts that are rarely solved, GRPO minus APO, one update: {pairs[0].signed}"
         )
     missing = [name for kind, name in KINDS.items() if gap(table, "grpo", kind) is None]
     said += [f"not run: {', '.join(missing)}"] if missing else []

@@ -23,8 +23,7 @@ COMMON = 0.0003
 
 def at(table: Table, arm: str, rate: float, metric: str = "pass@1", part: str = "after") -> Row | None:
     """An arm's number at a rate; None where it was not run."""
-    rows = table.where(part=part, rule=f"{arm}-lr{rate}", metric=metric)
-    return rows[0] if rows else None
+    return table.find(part=part, rule=f"{arm}-lr{rate}", metric=metric)
 
 
 def best_rate(table: Table, arm: str) -> float | None:
@@ -57,8 +56,7 @@ def judge(table: Table) -> Verdict:
             said.append(f"{name}: " + ", ".join(f"{objective} {rate:g}" for objective, rate in rates.items()))
     if gains:
         rows = ", ".join(
-            f"{OBJECTIVES[ARMS[arm][0]]} with {KINDS[ARMS[arm][1]]} {row.mean:+.3f} [{row.low:+.3f}, {row.high:+.3f}]"
-            for arm, row in gains.items()
+            f"{OBJECTIVES[ARMS[arm][0]]} with {KINDS[ARMS[arm][1]]} {row.signed}" for arm, row in gains.items()
         )
         said.append(f"own rate minus {COMMON:g}, pass@1, {min(row.seeds for row in gains.values())} seeds: {rows}")
     if missing := [arm for arm in ARMS if arm not in chosen]:

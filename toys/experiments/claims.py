@@ -266,10 +266,6 @@ def _cap(table: Table) -> Verdict:
     )
 
 
-def _signed(row: Row) -> str:
-    return f"{row.mean:+.3f} [{row.low:+.3f}, {row.high:+.3f}]"
-
-
 def _on_a_par(table: Table) -> Verdict:
     """On a par in pass@1 with two updates a batch, as in the paper; with a condition if only with one."""
     after = {
@@ -287,8 +283,8 @@ def _on_a_par(table: Table) -> Verdict:
         "holds" if alike else "cannot be told" if alike is None else found,
         "moderate" if row.seeds >= 5 and alike is not None else "weak",
         f"GRPO minus APO with alpha 0.9 (a par: pass@1 within {PAR}), two updates a batch: "
-        + ", ".join(f"{metric} {_signed(gap)}" for metric, gap in after.items())
-        + ("; with one: " + ", ".join(f"{metric} {_signed(gap)}" for metric, gap in fresh.items()) if fresh else ""),
+        + ", ".join(f"{metric} {gap.signed}" for metric, gap in after.items())
+        + ("; with one: " + ", ".join(f"{metric} {gap.signed}" for metric, gap in fresh.items()) if fresh else ""),
     )
 
 
@@ -301,19 +297,19 @@ def _ratio_and_clip(table: Table) -> str:
             for other in ("apo", "grpo")
         ]
         if all(rows):
-            found.append(f"{name}, minus APO {_signed(rows[0][0])}, minus GRPO {_signed(rows[1][0])}")
+            found.append(f"{name}, minus APO {rows[0][0].signed}, minus GRPO {rows[1][0].signed}")
     return f"APO with ratio and clip, pass@1: {'; '.join(found)}"
 
 
 def _baselines(table: Table) -> str:
     kinds = {"-1": "one update", "": "two updates", "-4": "four updates"}
     found = [
-        f"{name} {_signed(rows[0])}"
+        f"{name} {rows[0].signed}"
         for kind, name in kinds.items()
         if (rows := table.where(part="after", rule=f"grpo{kind}", metric=f"pass@1 minus apo{kind}"))
     ]
     found += [
-        f"{metric}, two updates {_signed(rows[0])}"
+        f"{metric}, two updates {rows[0].signed}"
         for metric in ("greedy", "pass@8")
         if (rows := table.where(part="after", rule="grpo", metric=f"{metric} minus apo"))
     ]
@@ -329,7 +325,7 @@ def _rare_successes(table: Table) -> Verdict:
         "holds" if gap.high < 0 else "does not hold" if apart else "cannot be told",
         "moderate" if gap.seeds >= 5 and apart else "weak",
         "share of the push on prompts solved by at most a quarter of a group, first 20 steps, four updates a batch: APO with "
-        f"alpha 0.9 {apo.interval}, GRPO {grpo.interval}, GRPO minus APO {_signed(gap)}",
+        f"alpha 0.9 {apo.interval}, GRPO {grpo.interval}, GRPO minus APO {gap.signed}",
     )
 
 
@@ -339,13 +335,13 @@ def _stale_bandit(table: Table) -> str:
         "the same samples again": "graded, 4 updates on the same samples, own best lr",
     }
     return "ratio and clip minus none, own best lr: " + ", ".join(
-        f"{name} {_signed(table.one(part=part, rule='clip', metric='minus none'))}" for name, part in parts.items()
+        f"{name} {table.one(part=part, rule='clip', metric='minus none').signed}" for name, part in parts.items()
     )
 
 
 def _partial_credit(table: Table, tasks: Sequence[str] = ("digits", "closeness")) -> str:
     def gap(task: str, metric: str) -> str:
-        return _signed(table.one(part="last", rule=f"{task}-0.9", metric=f"{metric} minus {task}-0.0"))
+        return table.one(part="last", rule=f"{task}-0.9", metric=f"{metric} minus {task}-0.0").signed
 
     return "alpha 0.9 minus 0: " + "; ".join(
         f"{task}: mean reward {gap(task, 'reward')}, risk {gap(task, 'risk')}" for task in tasks
@@ -356,8 +352,8 @@ def _candidate_set(table: Table) -> str:
     first, last = (table.one(part=stage, metric="rank candidates") for stage in ("first", "last"))
     tokens = table.one(part="last", metric="rank tokens")
     return (
-        f"rank correlation of its confidence with the success rate: {_signed(first)} at the start, {_signed(last)} at the end; "
-        f"of the token entropy's (our default) {_signed(tokens)} at the end"
+        f"rank correlation of its confidence with the success rate: {first.signed} at the start, {last.signed} at the end; "
+        f"of the token entropy's (our default) {tokens.signed} at the end"
     )
 
 
@@ -365,7 +361,7 @@ def _candidate_set_bandit(table: Table) -> str:
     first, last = (table.one(part=stage, rule="candidates", metric="rank") for stage in ("first", "last"))
     lowest = table.one(part="guarded by it", rule="candidates", metric="alpha, lowest")
     return (
-        f"rank correlation of its confidence with the success rate: {_signed(first)} at the start, {_signed(last)} at the end; "
+        f"rank correlation of its confidence with the success rate: {first.signed} at the start, {last.signed} at the end; "
         f"lowest alpha of a guard that reads it: {lowest.interval}, of a maximum of 0.9"
     )
 

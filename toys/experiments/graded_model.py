@@ -33,7 +33,7 @@ def judge(table: Table, tasks: Sequence[str] = TASKS) -> Verdict:
         bought[task] = mean.high < 0 and risk.low > 0
         refuted[task] = mean.low > 0 or risk.high < 0
         words = ", ".join(
-            f"{metric} {row.mean:+.3f} [{row.low:+.3f}, {row.high:+.3f}]"
+            f"{metric} {row.signed}"
             for metric in ("reward", "sd", "risk", "right")
             for row in [gap(table, task, metric)]
         )
@@ -59,9 +59,7 @@ def beside(table: Table, tasks: Sequence[str]) -> str:
             metric: table.where(part="last", rule=f"{task}-grpo", metric=f"{metric} minus {task}-0.0")
             for metric in ("reward", "risk")
         }
-        words = [
-            f"{metric} {r.mean:+.3f} [{r.low:+.3f}, {r.high:+.3f}]" for metric, rows in found.items() for r in rows
-        ]
+        words = [f"{metric} {r.signed}" for metric, rows in found.items() for r in rows]
         said += [f"{task}: {', '.join(words)}"] if words else []
     return f". GRPO minus alpha 0: {'; '.join(said)}" if said else ""
 

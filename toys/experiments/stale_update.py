@@ -24,8 +24,7 @@ METRICS = ("pass@1", "greedy", "pass@8")
 
 def gap(table: Table, arm: str, other: str, kind: str = "", metric: str = "pass@1") -> Row | None:
     """The row of a difference after training; None where it was not run."""
-    rows = table.where(part="after", rule=f"{arm}{kind}", metric=f"{metric} minus {other}{kind}")
-    return rows[0] if rows else None
+    return table.find(part="after", rule=f"{arm}{kind}", metric=f"{metric} minus {other}{kind}")
 
 
 def closes(table: Table, kind: str) -> bool | None:
@@ -48,7 +47,7 @@ def judge(table: Table) -> Verdict:
             gap(table, "apo-clip", "grpo", kind),
         ]
         if all(rows):
-            grpo, mended, left = (f"{row.mean:+.3f} [{row.low:+.3f}, {row.high:+.3f}]" for row in rows if row)
+            grpo, mended, left = (row.signed for row in rows if row)
             seeds = min(row.seeds for row in rows if row)
             said.append(
                 f"{name} ({seeds} seeds): GRPO minus APO {grpo}, with ratio and clip minus APO {mended}, minus GRPO {left}"
@@ -58,7 +57,7 @@ def judge(table: Table) -> Verdict:
         ("grpo-1", "apo-1"): "one update a batch, GRPO minus APO",
     }.items():
         if row := gap(table, arm, other):
-            said.append(f"{name} ({row.seeds} seeds) {row.mean:+.3f} [{row.low:+.3f}, {row.high:+.3f}]")
+            said.append(f"{name} ({row.seeds} seeds) {row.signed}")
     if missing := [name for kind, name in KINDS.items() if gap(table, "apo-clip", "apo", kind) is None]:
         said.append(f"not run: {', '.join(missing)}")
     if found[""]:

@@ -155,7 +155,7 @@ def costly(rows: dict[str, Row]) -> bool:
 
 def differences(rows: dict[str, Row]) -> str:
     """ "ratio ..., clip ..., grpo ..." with intervals."""
-    return ", ".join(f"{rule} {row.mean:+.3f} [{row.low:+.3f}, {row.high:+.3f}]" for rule, row in rows.items())
+    return ", ".join(f"{rule} {row.signed}" for rule, row in rows.items())
 
 
 def short(part: str) -> str:

@@ -51,6 +51,11 @@ class Row:
         """Mean with interval, for sentences."""
         return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
+    @property
+    def signed(self) -> str:
+        """A difference with its interval, each with its sign."""
+        return f"{self.mean:+.3f} [{self.low:+.3f}, {self.high:+.3f}]"
+
 
 @dataclass
 class Table:
@@ -109,6 +114,10 @@ class Table:
     def where(self, **wanted: Any) -> list[Row]:
         """The rows whose columns have these values; NaN equals NaN."""
         return [row for row in self.rows if all(_same(getattr(row, name), value) for name, value in wanted.items())]
+
+    def find(self, **wanted: Any) -> Row | None:
+        """The first row with these values; None where there is none."""
+        return next(iter(self.where(**wanted)), None)
 
     def one(self, **wanted: Any) -> Row:
         """The only row with these values.
