@@ -53,11 +53,11 @@ class ClusterGpu(Gpu):
     across: float
 
 
-H100, H200, A100 = (vars(gpu) for gpu in (*floor.GPUS, floor.OTHERS[0]))
+SHEETS = {gpu.name: vars(gpu) for gpu in (*floor.GPUS, *floor.OTHERS)}
 GPUS = {
-    "H100": ClusterGpu(**H100, memory=80e9, inside=450e9, across=50e9),
-    "H200": ClusterGpu(**H200, memory=141e9, inside=450e9, across=50e9),
-    "A100": ClusterGpu(**A100, memory=80e9, inside=300e9, across=25e9),
+    "H100": ClusterGpu(**SHEETS["H100"], memory=80e9, inside=450e9, across=50e9),
+    "H200": ClusterGpu(**SHEETS["H200"], memory=141e9, inside=450e9, across=50e9),
+    "A100": ClusterGpu(**SHEETS["A100"], memory=80e9, inside=300e9, across=25e9),
 }
 NODE = 8  # GPUs
 PRICE = 2.5  # US dollars for a GPU and an hour, of the order of what clouds ask
