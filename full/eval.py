@@ -18,10 +18,8 @@ if "PYTORCH_ALLOC_CONF" not in os.environ:
     os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
 if __name__ == "__main__":
     sys.path.append(os.getcwd())  # as in train.py: a run may have an objective of your own
-    if os.environ.get("RANK", "0") == "0":
-        print(
-            "loading the libraries (some seconds)", flush=True
-        )  # before the imports, which can be slow on a cold disk
+    if os.environ.get("RANK", "0") == "0":  # before the imports, which can be slow on a cold disk
+        print("loading the libraries (some seconds)", flush=True)
 
 import argparse
 import dataclasses
