@@ -30,7 +30,7 @@ from full.trainer.floor import GPUS, matmul_rate, work_of
 from full.trainer.memory import MemoryPlan, memory_of
 from full.trainer.precision import half_type, scale_down
 from full.trainer.rollout import Rollout, make_rollout, reward_groups, sample_groups, score_now
-from full.trainer.sharding import clip, whole_weights
+from full.trainer.sharding import clip
 from full.trainer.state import Trainer
 from full.trainer.update import gather_groups, local_coefficients, push_coefficients, read_signals
 from full.trainer.update import largest as largest_of
@@ -89,20 +89,20 @@ class Drawn(NamedTuple):
 
 def draw(trainer: Trainer, speed: Speed, *, rows_that_fit: float) -> Drawn:
     """Sample and reward as many of the first batch's groups, to as many tokens, as the time allows."""
-    config, engine, accelerator = trainer.config, trainer.engine, trainer.accelerator
+    config, accelerator = trainer.config, trainer.accelerator
     slots, group, most = trainer.plan.slots(), config.group_size, config.max_completion_tokens
     positions = ProblemOrder(len(trainer.problems), config.prompts_per_batch, config.seed).batch(0)
     few = min(len(slots), -(-FEW_PROMPTS // accelerator.num_processes))
 
     def sample(count: int, limit: int) -> tuple[list[list[int]], Samples, float]:
         with Stopwatch(trainer) as watch:
-            prompts, samples = sample_groups(trainer, positions, slots[:count], batch=0, limit=limit)
+            prompts, samples = sample_groups(trainer, positions, slots[:count], batch=0, limit=limit, refresh=False)
         seconds = largest(trainer, watch.seconds)
         speed.steps[len(prompts)] = seconds / largest(trainer, max(map(len, samples.completions)))
         return prompts, samples, seconds
 
-    with whole_weights(trainer.policy), accelerator.autocast():
-        engine.refresh(trainer.model)
+    with trainer.sampling():
+        pass  # the engine takes over the weights while no clock runs
     spent = 0.0
     for count, limit, bearable in ((1, 2, 3 * PROBE), (1, 8, PROBE), (few, 8, PROBE)):  # the first warms up
         seconds = sample(count, min(limit, most))[2]

@@ -24,7 +24,6 @@ from full.errors import UserError
 from full.evaluation import EVALUATION_BATCH
 from full.rewards.numbering import answer_number
 from full.trainer.rollout import score_now
-from full.trainer.sharding import whole_weights
 from full.trainer.state import Trainer
 
 FILE = "probes.jsonl"
@@ -143,10 +142,8 @@ def draw(
     problems = range(min(most or PROBLEMS, len(trainer.held_out)))
     keys = [(PROBE_BATCH, i, k) for i in problems for k in range(samples)]
     prompts = [list(trainer.held_out_prompts[i]) for _, i, _ in keys]
-    with whole_weights(trainer.policy), trainer.accelerator.autocast():
-        trainer.engine.refresh(trainer.model)
+    with trainer.sampling():
         completions = trainer.engine.sample(prompts, keys).completions
-    trainer.engine.rest()
     texts = answer_texts(trainer.engine, prompts, completions)
     rows = [trainer.held_out[i] for i in problems for _ in range(samples)]
     rewards, _ = trainer.rewarder([row["prompt"] for row in rows], texts, rows)

@@ -73,8 +73,6 @@ def collect(trainer: Trainer, positions: list[int], *, batch: int, step: int) ->
     """
     config, slots = trainer.config, trainer.plan.slots()
     started = time.perf_counter()
-    with whole_weights(trainer.policy), trainer.accelerator.autocast():
-        trainer.engine.refresh(trainer.model)
     prompts, samples = sample_groups(trainer, positions, slots, batch=batch)
     judged = reward_groups(trainer, positions, slots, samples)
     known = old_log_probabilities(trainer, prompts, samples)
@@ -114,19 +112,25 @@ class Judged:
 
 
 def sample_groups(
-    trainer: Trainer, positions: list[int], slots: Sequence[int], *, batch: int, limit: int | None = None
+    trainer: Trainer,
+    positions: list[int],
+    slots: Sequence[int],
+    *,
+    batch: int,
+    limit: int | None = None,
+    refresh: bool = True,
 ) -> tuple[list[list[int]], Samples]:
-    """(prompts, samples) of a group for each of these places in a batch, under the weights that the engine has.
+    """(prompts, samples) of a group for each of these places in a batch.
 
     Args:
         limit: tokens at most, None is the run's.
+        refresh: see `Trainer.sampling`.
     """
     size = trainer.config.group_size
     keys = [(batch, slot, sample) for slot in slots for sample in range(size)]
     prompts = [trainer.prompts[positions[slot]] for slot in slots for _ in range(size)]
-    with whole_weights(trainer.policy), trainer.accelerator.autocast():
+    with trainer.sampling(refresh=refresh):
         samples = trainer.engine.sample(prompts, keys, limit=limit)
-    trainer.engine.rest()
     return prompts, samples
 
 

@@ -1,6 +1,7 @@
 """What every step needs, made once before the loop."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,15 +100,24 @@ class Trainer:
         """
         return coefficients(self.objective, batch, alpha=alpha, **self.config.off_policy_options)
 
+    @contextmanager
+    def sampling(self, *, refresh: bool = True) -> Iterator[None]:
+        """Within it the engine can be asked for completions; afterwards it leaves the memory to the policy.
+
+        refresh: whether the engine takes over the present weights; False where it has them.
+        """
+        with whole_weights(self.policy), self.accelerator.autocast():
+            if refresh:
+                self.engine.refresh(self.model)
+            yield
+        self.engine.rest()
+
     def evaluate(self) -> dict[str, Any]:
         """Accuracy on the held-out problems under the policy as it is."""
         problems, prompts, samples = self.held_out, self.held_out_prompts, self.config.eval_samples
         verifier, gym = self.rewarder.verifier, self.rewarder.gym
-        with whole_weights(self.policy), self.accelerator.autocast():
-            self.engine.refresh(self.model)
-            result = evaluate(self.engine, problems, prompts, samples, verifier, self.accelerator, gym=gym)
-        self.engine.rest()
-        return result
+        with self.sampling():
+            return evaluate(self.engine, problems, prompts, samples, verifier, self.accelerator, gym=gym)
 
     def close(self) -> None:
         """Stop workers, engine and trackers."""
