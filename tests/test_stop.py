@@ -36,6 +36,11 @@ def reference(model, tmp_path_factory):
     return run
 
 
+def pause(trainer, metrics) -> None:
+    """A callback: a step takes at least half a second."""
+    time.sleep(0.5)
+
+
 def stopped_promptly(process, run: Path, marker: Path, number: int) -> str:
     """Ask a run to stop when the marker is there; return what it said."""
     wait_for(marker.exists)
@@ -115,7 +120,8 @@ def test_a_request_is_one_however_often_it_arrives_at_once_and_two_a_while_later
 def test_output_that_nobody_reads_any_more_does_not_end_the_run(model, reference, tmp_path):
     # As with `| tee log` after Ctrl-C, which ends tee as well.
     run = tmp_path / "run"
-    command = [sys.executable, "full/train.py", *small_run(model, run, steps=6, eval_every=3)]
+    slow = "tests.test_stop:pause"  # six steps take less than a busy machine may need to send the signal
+    command = [sys.executable, "full/train.py", *small_run(model, run, steps=6, eval_every=3, callback=slow)]
     process = subprocess.Popen(
         command, cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
